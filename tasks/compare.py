@@ -6,7 +6,7 @@ comparison/{comparison.json, leaderboard.csv, metrics.json}.
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -32,11 +32,11 @@ from segcore.tables.counts import count, counts_table, require_all
 from segcore.tables.objects import objects_table, require_images
 from segcore.tables.surfaces import Surfaces
 from tasks.console import refuse_as_script, run
-from tasks.project import COMPARISON, EVALUATIONS, MODELS, PARAMS, PREPARED, run_name, stage_name
+from tasks.project import COMPARISON, PARAMS, PREPARED, evaluation_folder, model_folder, run_name, stage_name
 
 
-def read_model(folder: Path, architecture: str, seeds: list[int], regions: list[str]) -> Contestant:
-    """An architecture's evaluations, one per seed, from `folder`/<architecture>-<seed>.
+def read_model(root: Path, architecture: str, seeds: Sequence[int], regions: list[str]) -> Contestant:
+    """An architecture's evaluations, one per seed, or that of an ensemble, from the project in `root`.
 
     Raises:
         StageError: an evaluation is missing.
@@ -45,7 +45,7 @@ def read_model(folder: Path, architecture: str, seeds: list[int], regions: list[
     tables, summaries, objects, surfaces = [], [], [], []
     for seed in seeds:
         name = run_name(architecture, seed)
-        path = partial(_file_of, folder / name, architecture, seed)
+        path = partial(_file_of, evaluation_folder(name, root), architecture, seed)
         table = pd.read_parquet(path("counts.parquet"))
         stage = stage_name("evaluate", name)
         remedy = f"restore it with `dvc checkout {stage}`, or run `dvc repro --force {stage}`"
@@ -80,9 +80,9 @@ def _file_of(folder: Path, architecture: str, seed: int, name: str) -> Path:
     return folder / name
 
 
-def _histories(folder: Path, architecture: str, seeds: list[int]) -> list[pd.DataFrame]:
+def _histories(root: Path, architecture: str, seeds: list[int]) -> list[pd.DataFrame]:
     """history.csv of each training; none where a bundle is not here, as in a folder with evaluations only."""
-    files = [folder / run_name(architecture, seed) / "history.csv" for seed in seeds]
+    files = [model_folder(run_name(architecture, seed), root) / "history.csv" for seed in seeds]
     return [_history(file) for file in files] if all(file.exists() for file in files) else []
 
 
@@ -194,11 +194,12 @@ def build(root: Path, p: Params) -> Comparison:
     regions = test_regions(prepared)["id"].tolist()
     models = [
         replace(
-            read_model(root / EVALUATIONS, name, p.seeds, regions),
-            histories=_histories(root / MODELS, name, p.seeds),
+            read_model(root, name, p.seeds, regions),
+            histories=_histories(root, name, p.seeds),
         )
         for name in p.architectures
     ]
+    models += [read_model(root, name, p.seeds[:1], regions) for name in p.ensembles]
     tolerance = p.evaluate.surface_tolerance if all(model.surfaces for model in models) else None
     with_objects = all(model.objects for model in models)
     masks = _Masks(prepared, p.evaluate.boundary_tolerance, with_objects, tolerance)

@@ -6,6 +6,7 @@ memory depend on the machine and are written to work/costs/, so that dvc.lock is
 
 import argparse
 import json
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,6 +19,7 @@ from segcore.data.prepared import PreparedData, test_regions
 from segcore.files import atomic_folder, digest
 from segcore.metrics.scores import scores
 from segcore.models.base.bundle import Bundle
+from segcore.names import is_ensemble
 from segcore.params import Evaluate, Params
 from segcore.prediction.writers.nifti import stack_predictions, write_prediction
 from tasks import console
@@ -26,7 +28,7 @@ from tasks.costs import cost_file, merge_cost
 from tasks.evaluate_exported import evaluate_exported
 from tasks.exported import EAGER, add_runtime
 from tasks.measure import measure
-from tasks.project import EVALUATIONS, MODELS, PREPARED, run_name
+from tasks.project import PREPARED, evaluation_folder, model_folder, run_name
 from tasks.tracking import runs
 from tasks.tracking.tracker import Tracker
 
@@ -53,7 +55,7 @@ def measure_cost(architecture: str, seed: int, settings: Evaluate, root: Path = 
     Raises:
         StageError: the bundle could not be loaded or run.
     """
-    folder = root / MODELS / run_name(architecture, seed)
+    folder = model_folder(run_name(architecture, seed), root)
     (cost,) = measure([folder], settings.tile, settings.overlap, settings.flips, _ROUNDS)
     merge_cost(root, folder.name, cost)
     return cost
@@ -71,6 +73,8 @@ def _summary(bundle: Bundle, settings: Evaluate, finding: "FindSettings | None")
         own = {"kind": model.kind, "tile": settings.tile, "overlap": settings.overlap}
         # from which on an object's pixels are of its class
         own |= {"score": finding.score, "macs_with": cost.fixed}
+    if is_ensemble(d["architecture"]):
+        own |= {"members": [member["run"] for member in d["settings"]["members"]]}
     return {
         "architecture": d["architecture"],
         "title": d["title"],
@@ -80,8 +84,8 @@ def _summary(bundle: Bundle, settings: Evaluate, finding: "FindSettings | None")
         "passes": passes(flips),
         "receptive_field": cost.receptive_field,
         "global_context": cost.global_context,
-        "encoder": d["settings"].get("encoder", "none"),
-        "weights": d["settings"].get("weights", "none"),
+        "encoder": _setting(d["settings"], "encoder"),
+        "weights": _setting(d["settings"], "weights"),
         **({"initial_weights": d["initial_weights"]} if "initial_weights" in d else {}),
         "steps": d["training"]["steps"],
         "best_step": d["training"]["best_step"],
@@ -91,6 +95,12 @@ def _summary(bundle: Bundle, settings: Evaluate, finding: "FindSettings | None")
         "output_stride": model.output_stride,
         **own,
     }
+
+
+def _setting(settings: Mapping[str, Any], name: str) -> str:
+    """A keyword of a network; of an ensemble the values of its networks."""
+    members = settings.get("members", [{"settings": settings}])
+    return ", ".join(dict.fromkeys(str(member["settings"].get(name, "none")) for member in members))
 
 
 def _of_objects(
@@ -156,7 +166,7 @@ def run_evaluation(
         ParamsError: flips with a model that was trained without, or that finds objects.
     """
     name = run_name(architecture, seed)
-    data, folder = PreparedData(prepared), root / MODELS / name
+    data, folder = PreparedData(prepared), model_folder(name, root)
     bundle = read_local(folder)
     bundle.require(*_REQUIRED)
     description = bundle.description
@@ -192,7 +202,7 @@ def run_evaluation(
     precision = choose_precision(description["parameters"]["precision"], default_device())
     ids = sorted(test_regions(data)["id"], key=digest)
     kept = set(ids[: p.evaluate.kept_predictions])
-    target = root / EVALUATIONS / name
+    target = evaluation_folder(name, root)
     with atomic_folder(target) as part:
         (part / "predictions").mkdir()
         volumes = _Volumes(data, part / "volumes")
@@ -249,12 +259,11 @@ def _log(
     metrics = {**found, **memory, "ece": result.calibration["ece"]}
     if after := result.calibration.get("after_temperature"):
         metrics["ece_after_temperature"] = after["ece"]
-    evaluations, name = root / EVALUATIONS, run_name(architecture, seed)
+    name = run_name(architecture, seed)
+    model, evaluation = model_folder(name, root), evaluation_folder(name, root)
     with TemporaryDirectory() as folder:
-        pictures = write_pictures(
-            data, root / MODELS, evaluations, architecture, seed, title, Path(folder), found
-        )
-        files = [evaluations / name, *pictures.charts]
+        pictures = write_pictures(data, model, evaluation, architecture, title, Path(folder), found)
+        files = [evaluation, *pictures.charts]
         galleries = {"test_gallery": pictures.gallery, "test_objects": pictures.objects}
         runs.log_evaluation(
             Tracker.open(p), architecture, seed, metrics, files, galleries, cost_file(root, name)

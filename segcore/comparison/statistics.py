@@ -78,7 +78,8 @@ def permutation_test(
 
     Args:
         a: one run per seed of the first architecture.
-        b: the same for the second one: as many runs, on the same items.
+        b: the same for the second one, on the same items: as many runs, or one of both has one run, which is compared
+            with each run of the other.
         key: a score key.
         permutations: random swaps for more than 12 clusters.
         seed: random seed of the swaps.
@@ -86,9 +87,11 @@ def permutation_test(
     Raises:
         DataError: the runs are not on the same items and clusters, or differ in number.
     """
-    if len(a) != len(b):
+    if len(a) != len(b) and min(len(a), len(b)) != 1:
         raise DataError(f"{len(a)} seeds against {len(b)}", "evaluate both architectures with the same seeds")
     require_same([*a, *b])
+    runs = max(len(a), len(b))
+    a, b = [*a] * (runs // len(a)), [*b] * (runs // len(b))
     clusters = len(a[0].clusters)
     if clusters <= EXACT_CLUSTERS:
         # (P, C) of 0 and 1; the first row swaps nothing

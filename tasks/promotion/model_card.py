@@ -23,7 +23,14 @@ from segcore.params import Params
 from tasks.costs import SIDE_BY_SIDE, read_cost
 from tasks.evaluation_scores import evaluation_scores
 from tasks.formatting import amount, interval, percent, score
-from tasks.project import EVALUATIONS, MODELS, PREPARED, comparison_file, data_fingerprint, run_name
+from tasks.project import (
+    PREPARED,
+    comparison_file,
+    data_fingerprint,
+    evaluation_folder,
+    model_folder,
+    run_name,
+)
 from tasks.reporting.slices import escaped, slices_markdown
 from tasks.versioning.stages import data_version
 
@@ -49,13 +56,13 @@ def model_card(folder: Path, p: Params, version: int, root: Path = Path()) -> st
     """
     description = load_description(folder)
     run = run_name(str(description["architecture"]), int(description.get("seed") or 0))
-    here = cached_json(root / MODELS / run / "model.json") or {}
+    here = cached_json(model_folder(run, root) / "model.json") or {}
     is_evaluated = here.get("weights_sha256") == description["weights_sha256"]
-    summary = (cached_json(root / EVALUATIONS / run / "summary.json") if is_evaluated else None) or {}
+    summary = (cached_json(evaluation_folder(run, root) / "summary.json") if is_evaluated else None) or {}
     cost = (read_cost(root, run) if is_evaluated else None) or {}
     compared = is_evaluated and (root / comparison_file()).is_file()
     comparison = read_comparison(root / comparison_file()) if compared else None
-    own = evaluation_scores(root / EVALUATIONS / run, p.data.foreground) if compared else {}
+    own = evaluation_scores(evaluation_folder(run, root), p.data.foreground) if compared else {}
     title = str(description.get("title", description["architecture"]))
     parts = [
         f"# {_line(title)} for {_line(p.data.name)}, version {version}",
