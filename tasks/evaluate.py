@@ -6,7 +6,6 @@ memory depend on the machine and are written to work/costs/, so that dvc.lock is
 
 import argparse
 import json
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,6 +18,7 @@ from segcore.data.prepared import PreparedData, test_regions
 from segcore.files import atomic_folder, digest
 from segcore.metrics.scores import scores
 from segcore.models.base.bundle import Bundle
+from segcore.models.base.description import values_of
 from segcore.names import is_ensemble
 from segcore.params import Evaluate, Params
 from segcore.prediction.writers.nifti import stack_predictions, write_prediction
@@ -84,8 +84,8 @@ def _summary(bundle: Bundle, settings: Evaluate, finding: "FindSettings | None")
         "passes": passes(flips),
         "receptive_field": cost.receptive_field,
         "global_context": cost.global_context,
-        "encoder": _setting(d["settings"], "encoder"),
-        "weights": _setting(d["settings"], "weights"),
+        "encoder": ", ".join(values_of(d["settings"], "encoder")),
+        "weights": ", ".join(values_of(d["settings"], "weights")),
         **({"initial_weights": d["initial_weights"]} if "initial_weights" in d else {}),
         "steps": d["training"]["steps"],
         "best_step": d["training"]["best_step"],
@@ -95,12 +95,6 @@ def _summary(bundle: Bundle, settings: Evaluate, finding: "FindSettings | None")
         "output_stride": model.output_stride,
         **own,
     }
-
-
-def _setting(settings: Mapping[str, Any], name: str) -> str:
-    """A keyword of a network; of an ensemble the values of its networks."""
-    members = settings.get("members", [{"settings": settings}])
-    return ", ".join(dict.fromkeys(str(member["settings"].get(name, "none")) for member in members))
 
 
 def _of_objects(

@@ -19,6 +19,7 @@ from segcore.files import cached_json
 from segcore.ingest.samples import load_manifest
 from segcore.metrics import EMPTY_RATE, METRICS, score_title, unit_of
 from segcore.models.base.bundle import load_description
+from segcore.models.base.description import values_of
 from segcore.params import Params
 from tasks.costs import SIDE_BY_SIDE, read_cost
 from tasks.evaluation_scores import evaluation_scores
@@ -116,6 +117,10 @@ def _network(description: Mapping[str, Any], summary: Mapping[str, Any]) -> Rows
     bands = read.get("bands")
     yield "Architecture", f"{description.get('title', '')} ({description['architecture']})"
     yield "Kind", str(description.get("kind", "semantic"))
+    if "members" in settings:
+        members = ", ".join(member["run"] for member in settings["members"])
+        yield "Networks", f"the mean of the probabilities of {members}, each after its own temperature"
+        encoder, weights = (", ".join(values_of(settings, key)) for key in ("encoder", "weights"))
     yield "Encoder", f"{encoder}, initial weights: {weights}" if encoder else _NOT_STATED
     field = summary.get("receptive_field")
     yield "Receptive field", f"{field} px" if field else _NOT_STATED
@@ -164,10 +169,10 @@ def _training(description: Mapping[str, Any], p: Params, root: Path) -> Rows:
     yield "sha256 of the prepared data", str(versions.get("data", _NOT_STATED))
     yield "Training images", f"{images}{of_regions}" if images is not None else _NOT_STATED
     steps, best = training.get("steps"), training.get("best_step")
-    yield (
-        "Steps",
-        f"{steps}; weights of step {best}, the best on the validation split" if steps else _NOT_STATED,
-    )
+    chosen = f"{steps}; weights of step {best}, the best on the validation split"
+    if "members" in description.get("settings", {}):
+        chosen = f"{steps} of all networks together"
+    yield "Steps", chosen if steps else _NOT_STATED
     yield "Seed", str(description.get("seed", _NOT_STATED))
     yield "Started from", str(description.get("initial_weights", "new weights, with the encoder as above"))
     yield "Determinism", str(training.get("determinism", _NOT_STATED))
@@ -309,12 +314,14 @@ def _licences(description: Mapping[str, Any], p: Params, root: Path) -> Rows:
 
 
 def _weights_licence(description: Mapping[str, Any]) -> str:
-    weights = str(description.get("settings", {}).get("weights", ""))
-    if weights == "none":
+    settings = description.get("settings", {})
+    used = [one for one in values_of(settings, "weights") if one != "none"]
+    if not used and ("weights" in settings or "members" in settings):
         return "none were used"
     # torchvision states no licence for its weights
-    of_torchvision = weights == "imagenet" or weights.startswith("torchvision:")
-    return f"{_NOT_STATED} (weights of torchvision, trained on ImageNet)" if of_torchvision else _NOT_STATED
+    of_torchvision = [one == "imagenet" or one.startswith("torchvision:") for one in used]
+    known = used and all(of_torchvision)
+    return f"{_NOT_STATED} (weights of torchvision, trained on ImageNet)" if known else _NOT_STATED
 
 
 def _use(p: Params, version: int) -> str:
