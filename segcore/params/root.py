@@ -157,6 +157,12 @@ class Params(Section):
     def _ensembles_have_several_networks(self) -> "Params":
         if not self.evaluate.ensemble:
             return self
+        # its seeds are of different training parts, so that an ensemble over them has seen every item
+        if getattr(self.split, "folds", None):
+            raise ValueError(
+                "evaluate.ensemble: true is not possible with split.folds: each seed is trained on the test items of "
+                "others: set one of the two to false or null"
+            )
         if not set(self.architectures) & set(semantic_networks()):
             raise ValueError(
                 "evaluate.ensemble: true averages semantic networks, and architectures has none: objects of several "

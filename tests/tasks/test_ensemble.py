@@ -158,6 +158,12 @@ def test_instance_networks_are_left_out(capsys: pytest.CaptureFixture[str]) -> N
         loaded(architectures=["mask_rcnn"], data={"instances": True}, seeds=[0, 1])
 
 
+@pytest.mark.skipif("folds" not in params.Split.model_fields, reason="there are no folds yet")
+def test_folds_are_refused() -> None:
+    with pytest.raises(ParamsError, match="not possible with split"):
+        loaded(seeds=[0, 1], split={"folds": 2})
+
+
 def loaded(**over: Any) -> Params:
     from segcore.params.root import _validated
 
