@@ -2,10 +2,12 @@
 
 `python -m tasks ensemble` reads models/<architecture>-<seed> and data/prepared/, and writes bundles and evaluations to
 ensembles/models/ and ensembles/evaluations/: one ensemble per semantic architecture over its seeds, and one over all of
-them. Without `evaluate.ensemble` it writes an empty folder. Nothing is trained.
+them. ensembles/members.json names the networks of each; without `evaluate.ensemble` it is all there is. Nothing is
+trained.
 """
 
 import argparse
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +16,7 @@ import pandas as pd
 
 from segcore import params
 from segcore.data.prepared import PreparedData
-from segcore.files import atomic_folder
+from segcore.files import atomic_folder, atomic_write
 from segcore.models.base.bundle import Bundle, save_bundle
 from segcore.params import Params, TrainSettings
 from tasks import console
@@ -46,7 +48,10 @@ def make_ensembles(p: Params, prepared: Path = PREPARED, root: Path = Path()) ->
         DataError: no prepared data.
         ParamsError: flips with a model that was trained without.
     """
-    (root / ENSEMBLES).mkdir(exist_ok=True)
+    named = {name: [run_name(*member) for member in members] for name, members in p.ensembles.items()}
+    # written in any case: DVC warns of empty outputs
+    with atomic_write(root / ENSEMBLES / "members.json") as part:
+        part.write_text(json.dumps(named, indent=2) + "\n")
     averaged = {name for members in p.ensembles.values() for name, _ in members}
     left_out = [name for name in p.architectures if name not in averaged]
     if p.ensembles and left_out:
@@ -54,8 +59,8 @@ def make_ensembles(p: Params, prepared: Path = PREPARED, root: Path = Path()) ->
             f"ensemble: {', '.join(left_out)} left out: objects of several networks have no mean", flush=True
         )
     folders = []
-    for name, members in p.ensembles.items():
-        folders.append(make_ensemble(p, name, [run_name(*member) for member in members], prepared, root))
+    for name, members in named.items():
+        folders.append(make_ensemble(p, name, members, prepared, root))
         run_evaluation(p, name, p.seeds[0], prepared, root)
     return folders
 

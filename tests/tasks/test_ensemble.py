@@ -139,13 +139,12 @@ def test_it_is_one_more_candidate_and_can_be_champion(p: Params) -> None:
     assert "mean of the probabilities of unet-0, unet-1" in card
 
 
-def test_without_the_setting_there_is_an_empty_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_the_setting_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     p = params_for("source", seeds=[0, 1])
     assert p.ensembles == {} and ensemble.make_ensembles(p) == []
-    assert list(tmp_path.rglob("*")) == [tmp_path / "ensembles"]
+    assert [path.name for path in tmp_path.rglob("*")] == ["ensembles", "members.json"]
+    assert json.loads((tmp_path / "ensembles/members.json").read_text()) == {}
 
 
 def test_instance_networks_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
