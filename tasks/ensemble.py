@@ -130,7 +130,8 @@ def _settings(p: Params, bundles: Sequence[Bundle]) -> TrainSettings:
     """
     of = [p.for_architecture(name) for name in {str(b.description["architecture"]): None for b in bundles}]
     crop = max(bundle.description["parameters"]["crop"] for bundle in bundles)
-    postprocess = "auto" if any(one.postprocess == "auto" for one in of) else "none"
+    # a CRF is part of each network that has one
+    postprocess = "auto" if any(one.postprocess != "none" for one in of) else "none"
     return of[0].model_copy(update={"crop": crop, "postprocess": postprocess})
 
 
