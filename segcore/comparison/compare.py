@@ -316,8 +316,12 @@ def _tests(models: Sequence[_Scores], key: str, p: Params) -> list[PairTest]:
     shown if the test is significant and the interval excludes 0.
     """
     pairs = list(combinations(models, 2))
+    options = p.compare.permutations, p.compare.seed
     p_values = [
-        permutation_test(a.runs, b.runs, key, p.compare.permutations, p.compare.seed) for a, b in pairs
+        permutation_test(
+            a.runs, b.runs, key, *options, ensembles=bool(a.contestant.members or b.contestant.members)
+        )
+        for a, b in pairs
     ]
     tests = []
     for (a, b), value, corrected in zip(pairs, p_values, holm(p_values), strict=True):
