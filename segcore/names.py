@@ -4,8 +4,15 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
+# name of the mean over all architectures; that over the seeds of one is ENSEMBLE-architecture
+ENSEMBLE = "ensemble"
 # longest key of a recorded value is 250 characters, of which metric and aggregate take some 40
 LONGEST = 200
+
+
+def is_ensemble(name: str) -> bool:
+    """Whether a name in place of an architecture's is that of an ensemble: "ensemble", or such as "ensemble-unet"."""
+    return name == ENSEMBLE or name.startswith(f"{ENSEMBLE}-")
 
 
 def key_of(name: str) -> str:

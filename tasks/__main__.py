@@ -16,6 +16,7 @@ COMMANDS = {
     "prepare": "assign splits, fit statistics, list the training windows",
     "train": "train one architecture with one seed",
     "evaluate": "score one trained model on the test regions",
+    "ensemble": "average the predictions of trained models, and score them",
     "compare": "compare all evaluations: intervals, tests, ranks and verdict",
     "report": "write the comparison as one HTML page",
     "receive": "add new files of the inbox to the data as a batch",

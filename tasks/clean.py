@@ -23,6 +23,7 @@ from tasks.project import (
     CHECKPOINTS,
     COMPARE_LOCK,
     DECISIONS,
+    ENSEMBLES,
     EVALUATIONS,
     EXPORTS,
     FETCHED,
@@ -211,7 +212,8 @@ def _finished_checkpoints() -> list[Path]:
 
 def _left_parts(p: Params) -> list[Path]:
     """Unfinished outputs of killed commands, in the folders that this project writes to."""
-    outputs = (INGESTED.parent, SPLITS, MODELS, EVALUATIONS, REPORTS, DECISIONS, START, WORK)
+    models = (MODELS, EVALUATIONS, ENSEMBLES / MODELS, ENSEMBLES / EVALUATIONS)
+    outputs = (INGESTED.parent, SPLITS, *models, REPORTS, DECISIONS, START, WORK)
     places = {Path(), *outputs, batches.folder_of(p)}
     places.update(*(top.glob("*") for top in (REPORTS, DECISIONS, WORK, EXPORTS)), WORK.glob("*/*"))
     found = [part for place in sorted(places) if place.is_dir() for part in left_parts(place)]

@@ -6,7 +6,7 @@ comparison/{comparison.json, leaderboard.csv, metrics.json}.
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -34,13 +34,15 @@ from segcore.tables.counts import count, counts_table, require_all
 from segcore.tables.objects import objects_table, require_images
 from segcore.tables.surfaces import Surfaces
 from tasks.console import refuse_as_script, run
-from tasks.project import COMPARISON, EVALUATIONS, MODELS, PARAMS, PREPARED, run_name, stage_name
+from tasks.project import COMPARISON, PARAMS, PREPARED, evaluation_folder, model_folder, run_name, stage_name
 
 
 def read_model(
-    folder: Path, architecture: str, seeds: list[int], regions: list[str], folds: int | None = None
+    root: Path, architecture: str, seeds: Sequence[int], regions: list[str], folds: int | None = None
 ) -> Contestant:
-    """An architecture's evaluations, one per seed, from `folder`/<architecture>-<seed>; those of a round are pooled.
+    """An architecture's evaluations, one per seed, or that of an ensemble, from the project in `root`.
+
+    Those of a round of folds are pooled.
 
     Raises:
         StageError: an evaluation is missing.
@@ -48,7 +50,7 @@ def read_model(
     """
     tables, summaries, objects, surfaces, least = [], [], [], [], []
     for seeds_of_round in rounds(seeds, folds):
-        parts = [_read(folder, architecture, seed) for seed in seeds_of_round]
+        parts = [_read(root, architecture, seed) for seed in seeds_of_round]
         table = pooled([part.counts for part in parts])
         require_all(table, regions)
         tables.append(table)
@@ -82,9 +84,9 @@ class _Part(NamedTuple):
     surfaces: pd.DataFrame | None
 
 
-def _read(folder: Path, architecture: str, seed: int) -> _Part:
+def _read(root: Path, architecture: str, seed: int) -> _Part:
     name = run_name(architecture, seed)
-    path = partial(_file_of, folder / name, architecture, seed)
+    path = partial(_file_of, evaluation_folder(name, root), architecture, seed)
     counts = pd.read_parquet(path("counts.parquet"))
     stage = stage_name("evaluate", name)
     remedy = f"restore it with `dvc checkout {stage}`, or run `dvc repro --force {stage}`"
@@ -108,9 +110,9 @@ def _file_of(folder: Path, architecture: str, seed: int, name: str) -> Path:
     return folder / name
 
 
-def _histories(folder: Path, architecture: str, seeds: list[int]) -> list[pd.DataFrame]:
+def _histories(root: Path, architecture: str, seeds: list[int]) -> list[pd.DataFrame]:
     """history.csv of each training; none where a bundle is not here, as in a folder with evaluations only."""
-    files = [folder / run_name(architecture, seed) / "history.csv" for seed in seeds]
+    files = [model_folder(run_name(architecture, seed), root) / "history.csv" for seed in seeds]
     return [_history(file) for file in files] if all(file.exists() for file in files) else []
 
 
@@ -222,11 +224,12 @@ def build(root: Path, p: Params) -> Comparison:
     regions = test_regions(prepared)["id"].tolist()
     models = [
         replace(
-            read_model(root / EVALUATIONS, name, p.seeds, regions, prepared.folds),
-            histories=_histories(root / MODELS, name, p.seeds),
+            read_model(root, name, p.seeds, regions, prepared.folds),
+            histories=_histories(root, name, p.seeds),
         )
         for name in p.architectures
     ]
+    models += [read_model(root, name, p.seeds[:1], regions) for name in p.ensembles]
     tolerance = p.evaluate.surface_tolerance if all(model.surfaces for model in models) else None
     with_objects = all(model.objects for model in models)
     masks = _Masks(prepared, p.evaluate.boundary_tolerance, with_objects, tolerance)

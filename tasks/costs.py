@@ -12,7 +12,7 @@ from typing import Any
 
 from segcore.errors import ModelError
 from segcore.files import atomic_write, cached_json, read_json
-from tasks.project import COSTS, MODELS, run_name
+from tasks.project import COSTS, model_folder, run_name, stage_name
 
 SIDE_BY_SIDE = "side_by_side"
 # latencies of exported models (tasks/runtime_speed.py)
@@ -30,21 +30,19 @@ def cost_file(root: Path, name: str) -> Path:
     Raises:
         ModelError: there is no such bundle.
     """
-    description = root / MODELS / name / "model.json"
+    description, stage = model_folder(name, root) / "model.json", stage_name("train", name)
     try:
-        facts = read_json(
-            description, f"restore it with `dvc checkout`, or run `dvc repro --force train@{name}`"
-        )
+        facts = read_json(description, f"restore it with `dvc checkout`, or run `dvc repro --force {stage}`")
     except FileNotFoundError as error:
         raise ModelError(
-            f"{description.parent}: contains no model bundle", f"run `dvc repro train@{name}`"
+            f"{description.parent}: contains no model bundle", f"run `dvc repro {stage}`"
         ) from error
     return root / COSTS / f"{name}-{str(facts.get('weights_sha256'))[:12]}.json"
 
 
 def read_cost(root: Path, name: str) -> dict[str, Any] | None:
     """Measurements of a bundle; None if it was not measured on this machine, or does not exist here."""
-    if not (root / MODELS / name / "model.json").exists():
+    if not (model_folder(name, root) / "model.json").exists():
         return None
     content: dict[str, Any] | None = cached_json(cost_file(root, name))
     return content
@@ -110,7 +108,8 @@ def measured_costs(
     root: Path, architectures: Sequence[str], seeds: Sequence[int]
 ) -> dict[str, dict[str, Any]]:
     """Cost of each architecture that was measured on this machine, as of `combined`."""
-    read = {name: [read_cost(root, run_name(name, seed)) for seed in seeds] for name in architectures}
+    runs = {name: dict.fromkeys(run_name(name, seed) for seed in seeds) for name in architectures}
+    read = {name: [read_cost(root, run) for run in found] for name, found in runs.items()}
     # human annotators have no costs
     costs = combined({name: found for name, found in read.items() if any(found)})
     return {name: cost for name, cost in costs.items() if cost}

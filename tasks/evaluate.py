@@ -19,6 +19,8 @@ from segcore.errors import DataError
 from segcore.files import atomic_folder, digest
 from segcore.metrics.scores import scores
 from segcore.models.base.bundle import Bundle
+from segcore.models.base.description import values_of
+from segcore.names import is_ensemble
 from segcore.params import Evaluate, Params
 from segcore.prediction.writers.nifti import stack_predictions, write_prediction
 from tasks import console
@@ -27,7 +29,7 @@ from tasks.costs import cost_file, merge_cost
 from tasks.evaluate_exported import evaluate_exported
 from tasks.exported import EAGER, add_runtime
 from tasks.measure import measure
-from tasks.project import EVALUATIONS, MODELS, PREPARED, run_name, stage_name
+from tasks.project import PREPARED, evaluation_folder, model_folder, run_name, stage_name
 from tasks.tracking import runs
 from tasks.tracking.tracker import Tracker
 
@@ -54,7 +56,7 @@ def measure_cost(architecture: str, seed: int, settings: Evaluate, root: Path = 
     Raises:
         StageError: the bundle could not be loaded or run.
     """
-    folder = root / MODELS / run_name(architecture, seed)
+    folder = model_folder(run_name(architecture, seed), root)
     (cost,) = measure([folder], settings.tile, settings.overlap, settings.flips, _ROUNDS)
     merge_cost(root, folder.name, cost)
     return cost
@@ -72,6 +74,8 @@ def _summary(bundle: Bundle, settings: Evaluate, finding: "FindSettings | None")
         own = {"kind": model.kind, "tile": settings.tile, "overlap": settings.overlap}
         # from which on an object's pixels are of its class
         own |= {"score": finding.score, "macs_with": cost.fixed}
+    if is_ensemble(d["architecture"]):
+        own |= {"members": [member["run"] for member in d["settings"]["members"]]}
     return {
         "architecture": d["architecture"],
         "title": d["title"],
@@ -82,8 +86,8 @@ def _summary(bundle: Bundle, settings: Evaluate, finding: "FindSettings | None")
         "passes": passes(flips),
         "receptive_field": cost.receptive_field,
         "global_context": cost.global_context,
-        "encoder": d["settings"].get("encoder", "none"),
-        "weights": d["settings"].get("weights", "none"),
+        "encoder": ", ".join(values_of(d["settings"], "encoder")),
+        "weights": ", ".join(values_of(d["settings"], "weights")),
         **({"initial_weights": d["initial_weights"]} if "initial_weights" in d else {}),
         "steps": d["training"]["steps"],
         "best_step": d["training"]["best_step"],
@@ -171,7 +175,7 @@ def run_evaluation(
         ParamsError: flips with a model that was trained without, or that finds objects.
     """
     name = run_name(architecture, seed)
-    data, folder = of_seed(prepared, seed), root / MODELS / name
+    data, folder = of_seed(prepared, seed), model_folder(name, root)
     bundle = read_local(folder)
     bundle.require(*_REQUIRED)
     description = bundle.description
@@ -208,7 +212,7 @@ def run_evaluation(
     precision = choose_precision(description["parameters"]["precision"], default_device())
     ids = sorted(test_regions(data)["id"], key=digest)
     kept = set(ids[: p.evaluate.kept_predictions])
-    target = root / EVALUATIONS / name
+    target = evaluation_folder(name, root)
     with atomic_folder(target) as part:
         (part / "predictions").mkdir()
         volumes = _Volumes(data, part / "volumes")
@@ -265,12 +269,11 @@ def _log(
     metrics = {**found, **memory, "ece": result.calibration["ece"]}
     if after := result.calibration.get("after_temperature"):
         metrics["ece_after_temperature"] = after["ece"]
-    evaluations, name = root / EVALUATIONS, run_name(architecture, seed)
+    name = run_name(architecture, seed)
+    model, evaluation = model_folder(name, root), evaluation_folder(name, root)
     with TemporaryDirectory() as folder:
-        pictures = write_pictures(
-            data, root / MODELS, evaluations, architecture, seed, title, Path(folder), found
-        )
-        files = [evaluations / name, *pictures.charts]
+        pictures = write_pictures(data, model, evaluation, architecture, title, Path(folder), found)
+        files = [evaluation, *pictures.charts]
         galleries = {"test_gallery": pictures.gallery, "test_objects": pictures.objects}
         runs.log_evaluation(
             Tracker.open(p), architecture, seed, metrics, files, galleries, cost_file(root, name)

@@ -14,7 +14,7 @@ from tasks import console
 from tasks.bundles import read_local
 from tasks.exported import exported_model, folder_of
 from tasks.formatting import score
-from tasks.project import MODELS, PREPARED
+from tasks.project import PREPARED, model_folder
 from tasks.tracking.fetch import Found
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def evaluate_exported(p: Params, name: str, runtime: str, root: Path = Path()) -
         ModelError: no such bundle.
         DataError: no prepared data.
     """
-    found = Found(read_local(root / MODELS / name), None)
+    found = Found(read_local(model_folder(name, root)), None)
     data = of_seed(root / PREPARED, found.bundle.description.get("seed", 0))
     from segcore.evaluation.evaluate import Evaluated, evaluate, fitted
     from segcore.evaluation.objects import find_settings
@@ -47,7 +47,7 @@ def evaluate_exported(p: Params, name: str, runtime: str, root: Path = Path()) -
 
     description = found.bundle.description
     postprocess = Postprocess.of(description)
-    of_file = exported_model(found, runtime, str(MODELS / name), root)
+    of_file = exported_model(found, runtime, str(model_folder(name)), root)
     finding = find_settings(description, p.evaluate.objects, data)
     settings, least = fitted(p.evaluate, of_file, description), finding.score if finding else 0.0
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from segcore.data.prepared import PreparedData
 from segcore.files import atomic_folder, read_json
 from segcore.models.base.bundle import DESCRIPTION, WEIGHTS, Bundle, load_description, read_bundle
+from segcore.names import is_ensemble
 from segcore.params import Params, TrainSettings
 from tasks.project import START
 
@@ -152,12 +153,16 @@ def place(bundle: Path | None, steps: int | None = None, root: Path = Path()) ->
     """Make `bundle` the only champion in start/; an unchanged bundle and models of other data are left untouched.
 
     Args:
-        bundle: folder of the champion's bundle; None: remove the champion from start/.
+        bundle: folder of the champion's bundle; an ensemble counts as none, because no network
+            continues it; None: remove the champion from start/.
         steps: of a training that starts from it; None: as in params.yaml.
         root: the project's folder.
     """
     start = root / START
     champion = read_bundle(bundle) if bundle else None
+    if champion and is_ensemble(champion.description["architecture"]):
+        print("retrain.warm_start: the champion is an ensemble, so all trainings start anew")
+        champion = None
     architecture = champion.description["architecture"] if champion else None
     for folder in start.iterdir() if start.is_dir() else ():
         if folder.is_dir() and folder.name != architecture and not (folder / TRANSFER).is_file():

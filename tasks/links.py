@@ -8,6 +8,7 @@ from segcore.files import LOST, lost_link
 from tasks.project import (
     COMPARISON,
     DECISIONS,
+    ENSEMBLES,
     EVALUATIONS,
     INGESTED,
     MODELS,
@@ -20,7 +21,7 @@ from tasks.project import (
 
 _MANAGED = (
     *(INGESTED, INGESTED.with_name("packed"), PREPARED, INGESTED.with_name("batches")),
-    *(SPLITS, MODELS, EVALUATIONS, COMPARISON, REPORTS, DECISIONS, START),
+    *(SPLITS, MODELS, EVALUATIONS, ENSEMBLES, COMPARISON, REPORTS, DECISIONS, START),
 )
 
 

@@ -1,6 +1,7 @@
 """Paths and names in a project that more than one module uses.
 
-Paths are relative to the project's folder. Import-light: standard library, segcore.errors and segcore.files only.
+Paths are relative to the project's folder. Import-light: standard library, segcore.errors, segcore.files and
+segcore.names only.
 """
 
 import os
@@ -8,6 +9,7 @@ from pathlib import Path
 
 from segcore.errors import StageError
 from segcore.files import digest, sha256
+from segcore.names import ENSEMBLE, is_ensemble
 
 # outputs of stages, tracked by DVC
 INGESTED = Path("data/ingested")
@@ -16,6 +18,7 @@ SPLITS = Path("splits")
 PLAN = Path("plan")
 MODELS = Path("models")
 EVALUATIONS = Path("evaluations")
+ENSEMBLES = Path("ensembles")
 COMPARISON = Path("comparison")
 REPORTS = Path("reports")
 
@@ -83,13 +86,26 @@ def enter_experiment() -> None:
 
 
 def run_name(architecture: str, seed: int) -> str:
-    """`unet-0`: the name of a training, of its model's folder and of its evaluation's folder."""
-    return f"{architecture}-{seed}"
+    """`unet-0`: the name of a training, of its model's folder and of its evaluation's folder.
+
+    An ensemble has no seed: its name is all, such as `ensemble-unet`.
+    """
+    return architecture if is_ensemble(architecture) else f"{architecture}-{seed}"
+
+
+def model_folder(run: str, root: Path = Path()) -> Path:
+    """Folder of the bundle of a training or an ensemble, by its name."""
+    return root / (ENSEMBLES / MODELS if is_ensemble(run) else MODELS) / run
+
+
+def evaluation_folder(run: str, root: Path = Path()) -> Path:
+    """Folder of the evaluation of a training or an ensemble, by its name."""
+    return root / (ENSEMBLES / EVALUATIONS if is_ensemble(run) else EVALUATIONS) / run
 
 
 def stage_name(kind: str, run: str) -> str:
-    """`train@unet-0`: DVC's name of a matrix stage."""
-    return f"{kind}@{run}"
+    """`train@unet-0`: DVC's name of a matrix stage; one stage makes and evaluates all ensembles."""
+    return ENSEMBLE if is_ensemble(run) else f"{kind}@{run}"
 
 
 def split_file(dataset: str) -> Path:

@@ -20,7 +20,7 @@ from segcore.params import Params
 from tasks import console
 from tasks.batches import undecided
 from tasks.links import require_folders
-from tasks.project import COMPARE_LOCK, PROMOTE_LOCK, RETRAIN_LOCK, stage_name
+from tasks.project import COMPARE_LOCK, PROMOTE_LOCK, RETRAIN_LOCK
 from tasks.promotion import agreement, approvals, candidates, decision, frozen_groups, publish, renewal
 from tasks.promotion.candidates import Model
 from tasks.promotion.context import PromotionContext
@@ -163,8 +163,7 @@ def _training_runs(context: PromotionContext, models: list[Model]) -> dict[str, 
     """Run id of each model's training by the model's name; models without a run in this store are left out."""
     keys, ids = stages.run_keys(), {}
     for model in models:
-        stage = stage_name("train", model.folder.name)
-        run = runs.training_of(context.registry.tracker, stage, keys.get(stage))
+        run = runs.run_of(context.registry.tracker, model.folder.name, keys)
         if run is not None:
             ids[model.folder.name] = run.info.run_id
     return ids

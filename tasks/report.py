@@ -45,7 +45,7 @@ def all_charts(inputs: Inputs) -> dict[str, Figure]:
         "accuracy_cost": charts.accuracy_cost(inputs.comparison, inputs.costs),
         "metrics": charts.metric_bars(inputs.comparison),
         "classes": charts.class_bars(inputs.comparison),
-        "learning": charts.learning_curves({run.name: run.history for run in inputs.runs}, titles),
+        "learning": charts.learning_curves({run.name: run.history for run in inputs.trainings}, titles),
         "calibration": calibration_curves(calibrations, titles),
         "confusion": charts.confusion_matrices(confusions, titles),
         **object_figures(inputs, object_runs(inputs)),

@@ -16,7 +16,7 @@ from tasks import console
 from tasks.bundles import read_local
 from tasks.costs import RUNTIME_SPEED, drop_cost, merge_cost, read_cost
 from tasks.measure import pixels_of_objects
-from tasks.project import EXPORTS, MODELS, PREPARED, run_name
+from tasks.project import EXPORTS, PREPARED, model_folder, run_name
 
 # of a measurement, what the report prints
 _SHOWN = (
@@ -45,7 +45,7 @@ def measure_runtimes(p: Params, root: Path = Path(), again: bool = False) -> lis
         Names of the bundles that were measured.
     """
     measured = []
-    for architecture in p.architectures:
+    for architecture in [*p.architectures, *p.ensembles]:
         found = {name: _exports(name, root) for name in (run_name(architecture, seed) for seed in p.seeds)}
         name = next((name for name, files in found.items() if files), None)
         for other in found:
@@ -65,7 +65,7 @@ def measure_runtimes(p: Params, root: Path = Path(), again: bool = False) -> lis
 
 def _exports(name: str, root: Path) -> dict[str, tuple[Path, str]]:
     """Folders and hashes of the files of a model that runtimes can run, by runtime."""
-    path = root / MODELS / name / DESCRIPTION
+    path = model_folder(name, root) / DESCRIPTION
     if not path.exists():
         return {}
     hashes = (load_description(path.parent)["weights_sha256"], sha256(path))
@@ -82,7 +82,7 @@ def _exports(name: str, root: Path) -> dict[str, tuple[Path, str]]:
 def _measured(p: Params, name: str, files: dict[str, tuple[Path, str]], root: Path) -> dict[str, Any]:
     from segcore.prediction.speed import Measured, measure_speed
 
-    folder, device = root / MODELS / name, default_device()
+    folder, device = model_folder(name, root), default_device()
     bundle = read_local(folder)
     pixels = pixels_of_objects([folder], root / PREPARED, p.evaluate.tile)
     own = bundle.model(device)

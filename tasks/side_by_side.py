@@ -15,7 +15,7 @@ from segcore.inference.device import default_device, machine_name
 from segcore.params import Params
 from tasks.costs import SIDE_BY_SIDE, merge_cost, read_cost
 from tasks.measure import measure
-from tasks.project import MODELS, run_name
+from tasks.project import model_folder, run_name
 
 
 def measure_side_by_side(p: Params, root: Path = Path(), again: bool = False) -> dict[str, dict[str, Any]]:
@@ -35,8 +35,8 @@ def measure_side_by_side(p: Params, root: Path = Path(), again: bool = False) ->
     Raises:
         StageError: a bundle could not be loaded or run.
     """
-    names = [run_name(architecture, p.seeds[0]) for architecture in p.architectures]
-    folders = [root / MODELS / name for name in names]
+    names = [run_name(architecture, p.seeds[0]) for architecture in [*p.architectures, *p.ensembles]]
+    folders = [model_folder(name, root) for name in names]
     if not all((folder / "model.json").exists() for folder in folders):
         return {}
     key = _key(p, folders)

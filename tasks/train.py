@@ -24,6 +24,7 @@ from segcore.data.training_images import facts_of_training
 from segcore.errors import ParamsError
 from segcore.files import atomic_folder, digest, sha256
 from segcore.models.base.bundle import save_bundle
+from segcore.names import is_ensemble
 from segcore.params import Params, TrainSettings
 from tasks import console, training_notes
 from tasks.costs import merge_cost
@@ -37,6 +38,7 @@ from tasks.versioning import stages
 
 if TYPE_CHECKING:
     # torch takes seconds to import; --help and errors in the arguments must not wait for it
+    from segcore.inference.device import Precision
     from segcore.models.base.model import SegmentationModel
     from segcore.training.loop import Trained
     from segcore.training.runtime import Runtime
@@ -157,51 +159,71 @@ def train(p: Params, architecture: str, seed: int, prepared: Path = PREPARED, ro
         progress.bar.close()
         facts = _facts(p, trained, seed, data, architecture)
         facts |= {"initial_weights": start} if start else {}
-        facts |= _choose_on_validation(run, trained, data, settings, target.name)
+        facts |= choose_on_validation(
+            run, trained.model, trained.facts["precision"], data, settings, target.name
+        )
         _save(run, trained, architecture, facts, target, root, progress.time.whole())
     shutil.rmtree(folder)
     return target
 
 
-def _choose_on_validation(
-    run: Run, trained: "Trained", data: PreparedData, settings: TrainSettings, name: str
+def choose_on_validation(
+    run: Run,
+    model: "SegmentationModel",
+    precision: "Precision",
+    data: PreparedData,
+    settings: TrainSettings,
+    name: str,
 ) -> dict[str, Any]:
     """What is chosen by predictions of the validation split, as entries of model.json, printed and logged.
 
     `objects`, `calibration` and `postprocess`, as far as the data, the network and the settings have them. A CRF is
     part of the network and stands in its settings.
+
+    Args:
+        run: to log to.
+        model: on its device.
+        precision: of the predictions.
+        data: prepared data.
+        settings: of the training.
+        name: of the bundle.
     """
     from segcore.training import crf_settings, object_settings, postprocess_settings, temperature
     from segcore.training.determinism import Determinism
     from segcore.training.validate import tile_side
 
-    tile, precision = tile_side(trained.model, settings.crop), trained.facts["precision"]
+    tile, label = tile_side(model, settings.crop), _label(name)
     chosen: dict[str, Any] = {}
     with Determinism(settings.deterministic):
         if settings.postprocess == "crf":
             # first, because it changes the probabilities that the others are chosen by
-            crf = crf_settings.choose_crf(trained.model, data, tile, precision)
+            crf = crf_settings.choose_crf(model, data, tile, precision)
             if crf is not None:
-                console.note(f"train {name}: {crf_settings.text(crf, data.foreground)}")
-        objects = object_settings.choose_objects(trained.model, data, tile, precision)
-        calibration = temperature.fit_temperature(trained.model, data, tile, precision)
+                console.note(f"{label}: {crf_settings.text(crf, data.foreground)}")
+        objects = object_settings.choose_objects(model, data, tile, precision)
+        calibration = temperature.fit_temperature(model, data, tile, precision)
         postprocess = None
         if settings.postprocess != "none":
-            postprocess = postprocess_settings.choose_postprocess(trained.model, data, tile, precision)
+            postprocess = postprocess_settings.choose_postprocess(model, data, tile, precision)
     if objects is not None:
         chosen["objects"] = objects
-        console.note(f"train {name}: {object_settings.text(objects)}")
+        console.note(f"{label}: {object_settings.text(objects)}")
         for method, suffix in (("components", ""), ("watershed", "_watershed"), ("network", "")):
             names = ("f1", "precision", "recall", "count_bias") if method in objects else ()
             run.log_step({f"val/object_{name}{suffix}": objects[method][name] for name in names})
     if calibration is not None:
         chosen["calibration"] = calibration
-        console.note(f"train {name}: {temperature.text(calibration)}")
+        console.note(f"{label}: {temperature.text(calibration)}")
         run.log_step({f"val/{key}": calibration[key] for key in ("temperature", "ece_before", "ece_after")})
     if postprocess is not None:
         chosen["postprocess"] = postprocess
-        console.note(f"train {name}: {postprocess_settings.text(postprocess, data.foreground)}")
+        console.note(f"{label}: {postprocess_settings.text(postprocess, data.foreground)}")
     return chosen
+
+
+def _label(name: str) -> str:
+    """How lines about a bundle begin."""
+    return name if is_ensemble(name) else f"train {name}"
 
 
 class _Progress:

@@ -53,6 +53,11 @@ class Contestant:
     least: Sequence[LeastScore] = ()
 
     @property
+    def members(self) -> list[str]:
+        """Names of the networks of an ensemble; empty for anything else."""
+        return list(self.summaries[0].get("members", [])) if self.summaries else []
+
+    @property
     def network(self) -> str:
         """Kind of a model: "semantic" or "instance"."""
         return str(self.summaries[0].get("kind", "semantic")) if self.summaries else "semantic"
@@ -126,7 +131,8 @@ def compare(
     models, limits, humans = ([s for s in scored if s.contestant.kind == k] for k in _KINDS)
     models = sorted(models, key=lambda s: _place(s, headline, p))
     tests = _tests(models, headline, p)
-    differences = differing_settings([(s.contestant.name, s.contestant.summaries) for s in models], p)
+    trained = [s.contestant for s in models if not s.contestant.members]
+    differences = differing_settings([(one.name, one.summaries) for one in trained], p)
     board = [_row(s, models, headline, p) for s in [*models, *limits, *humans]]
     of_objects = objects.summary(
         {s.contestant.name: (s.runs, s.contestant.summaries) for s in models},
@@ -144,7 +150,7 @@ def compare(
         cluster_kind,
         differences,
         objects.method_note(board, of_objects),
-        _progress([s.contestant for s in models], p),
+        _progress(trained, p),
         folds,
     )
     sentence = verdict.sentence(standing, p)
@@ -194,12 +200,17 @@ def _postprocess_notes(contestants: Sequence[Contestant]) -> list[str]:
     for contestant in contestants:
         for summary in contestant.summaries:
             if text := summary.get("postprocess"):
-                seeds.setdefault((contestant.title, text), []).append(str(summary["seed"]))
+                seed = [] if contestant.members else [str(summary["seed"])]
+                seeds.setdefault((contestant.title, text), []).extend(seed)
     return [
-        f"{title} ({'seed' if len(of) == 1 else 'seeds'} {', '.join(of)}) is scored after post-processing, chosen on "
-        f"the validation split: {text}."
+        f"{title}{_seeds(of)} is scored after post-processing, chosen on the validation split: {text}."
         for (title, text), of in seeds.items()
     ]
+
+
+def _seeds(seeds: Sequence[str]) -> str:
+    """Seeds in brackets; empty for an ensemble, which has none."""
+    return f" ({'seed' if len(seeds) == 1 else 'seeds'} {', '.join(seeds)})" if seeds else ""
 
 
 def _score(contestant: Contestant, p: Params, limits: tuple[float, float] | None) -> _Scores:
@@ -249,6 +260,7 @@ def _placed(s: _Scores, headline: str, p: Params) -> verdict.Placed:
         seeds=len(s.runs),
         network=one.network,
         macs=macs,
+        members=len(one.members),
         windows=across**2,
         side=side,
         work=work,
@@ -312,8 +324,12 @@ def _tests(models: Sequence[_Scores], key: str, p: Params) -> list[PairTest]:
     shown if the test is significant and the interval excludes 0.
     """
     pairs = list(combinations(models, 2))
+    options = p.compare.permutations, p.compare.seed
     p_values = [
-        permutation_test(a.runs, b.runs, key, p.compare.permutations, p.compare.seed) for a, b in pairs
+        permutation_test(
+            a.runs, b.runs, key, *options, ensembles=bool(a.contestant.members or b.contestant.members)
+        )
+        for a, b in pairs
     ]
     tests = []
     for (a, b), value, corrected in zip(pairs, p_values, holm(p_values), strict=True):

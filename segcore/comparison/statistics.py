@@ -64,7 +64,12 @@ def interval(draws: np.ndarray, confidence: float) -> tuple[float, float]:
 
 
 def permutation_test(
-    a: Sequence[ClusterSums], b: Sequence[ClusterSums], key: str, permutations: int = 5000, seed: int = 0
+    a: Sequence[ClusterSums],
+    b: Sequence[ClusterSums],
+    key: str,
+    permutations: int = 5000,
+    seed: int = 0,
+    ensembles: bool = False,
 ) -> float:
     """Two-sided p of the difference between two architectures in one score, averaged over seeds.
 
@@ -82,13 +87,16 @@ def permutation_test(
         key: a score key.
         permutations: random swaps for more than 12 clusters.
         seed: random seed of the swaps.
+        ensembles: one of both is an ensemble, whose one run is compared with each run of the other.
 
     Raises:
         DataError: the runs are not on the same items and clusters, or differ in number.
     """
-    if len(a) != len(b):
+    if len(a) != len(b) and not (ensembles and min(len(a), len(b)) == 1):
         raise DataError(f"{len(a)} seeds against {len(b)}", "evaluate both architectures with the same seeds")
     require_same([*a, *b])
+    runs = max(len(a), len(b))
+    a, b = [*a] * (runs // len(a)), [*b] * (runs // len(b))
     clusters = len(a[0].clusters)
     if clusters <= EXACT_CLUSTERS:
         # (P, C) of 0 and 1; the first row swaps nothing

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from segcore.comparison import folds
+from segcore.comparison import ensembles, folds
 from segcore.comparison.results import Difference, PairTest
 from segcore.comparison.statistics import smallest_p
 from segcore.comparison.text import difference_unit, interval_text, listed, value_text
@@ -32,6 +32,7 @@ class Placed:
         windows: of a model: number of overlapping windows in which it predicts a tile; side: theirs in pixels.
         work: of a model: multiply-accumulates for 256 x 256 pixels of a tile, which its windows compute repeatedly.
         steps: of a model: of its training.
+        members: of an ensemble: number of its networks; 0 for anything else.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Placed:
     side: int = 0
     work: float = 0
     steps: int = 0
+    members: int = 0
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def sentence(standing: Standing, p: Params) -> str:
     """
     shown = none_possible(standing.clusters, standing.cluster_kind, len(standing.tests), p)
     more = [_short(standing), standing.progress and f" {standing.progress}", _unequal(standing), shown]
-    return _verdict(standing, p) + _kinds(standing, p) + "".join(more)
+    return _verdict(standing, p) + _ensemble(standing, p) + _kinds(standing, p) + "".join(more)
 
 
 def notes(standing: Standing, p: Params) -> list[str]:
@@ -103,8 +105,10 @@ def level(p: Params) -> float:
 def _verdict(standing: Standing, p: Params) -> str:
     best, others = standing.models[0], standing.models[1:]
     metric = METRICS[p.compare.metric]
-    how = ", one seed" if best.seeds == 1 else ""
-    if standing.folds:
+    how = ", one seed" if best.seeds == 1 and not best.members else ""
+    if best.members:
+        how = f", the mean of {best.members} networks"
+    elif standing.folds:
         how = f", {folds.words(standing.folds, best.seeds)}"
     top = f"{best.title} (dataset {metric.title} {_value(best.estimate, p)}{how})"
     if not others:
@@ -120,6 +124,17 @@ def _verdict(standing: Standing, p: Params) -> str:
         return f"{top} is best: it leads {listed(leads)}."
     also = f", but {best.title} leads {listed(leads)}" if leads else ""
     return f"No difference shown between {top} and {listed(equals, 'or')}{also}."
+
+
+def _ensemble(standing: Standing, p: Params) -> str:
+    """Sentence on the whole cost of a best ensemble, beside the best network alone; empty if a network is best."""
+    best = standing.models[0]
+    single = next((m for m in standing.models if not m.members), None)
+    if not best.members or single is None:
+        return ""
+    test = next(t for t in standing.tests if (t.a, t.b) == (best.name, single.name))
+    lead = _amount(_of(test).times(METRICS[p.compare.metric].sign), p)
+    return ensembles.sentence(best, single, lead, test.significant)
 
 
 def _kinds(standing: Standing, p: Params) -> str:
@@ -226,6 +241,8 @@ def limits(clusters: int, cluster_kind: str, tests: int, p: Params, of_folds: in
             f"Scores are means over {seeds} seeds. Intervals cover the choice of test {cluster_kind}s and of "
             f"seeds{'; the tests treat the trained models as fixed' if is_compared else ''}."
         )
+    if p.ensembles:
+        notes.append(ensembles.NOTE)
     if p.evaluate.flips:
         notes.append(
             "Every prediction is the mean over four mirror images (evaluate.flips): GMACs, time and memory are those "

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from segcore.models.base.ensemble import Ensemble
 from segcore.models.base.instance import InstanceModel
 from segcore.models.base.model import SegmentationModel
 
@@ -44,7 +45,10 @@ def complexity(model: SegmentationModel, size: int = 256) -> Complexity:
         model: any architecture of segcore.models.
         size: height and width in pixels of the image for `macs`.
     """
-    side, reaches_everywhere = _receptive_field(model)
+    # the mean of probabilities has no gradient where one is 0
+    networks = list(model.members) if isinstance(model, Ensemble) else [model]
+    fields = [_receptive_field(network) for network in networks]  # type: ignore[arg-type]
+    side, reaches_everywhere = max(side for side, _ in fields), any(everywhere for _, everywhere in fields)
     is_global = any(_is_image_pooling(m) or isinstance(m, nn.GroupNorm) for m in model.modules())
     macs, fixed = _macs(model, size)
     return Complexity(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from segcore.class_colors import hex_color
 from segcore.files import sha256
+from segcore.models.base.description import values_of
 from segcore.names import short_names
 
 if TYPE_CHECKING:
@@ -119,13 +120,21 @@ def _bands(source: "Source") -> list[dict[str, Any]]:
 
 def pretrained(description: dict[str, Any]) -> dict[str, Any]:
     """Entries about the weights that a training began with, of model.json."""
-    kind, _, name = description["settings"].get("weights", "none").partition(":")
-    # the path of a local file has no meaning elsewhere
-    texts = {"none": [], "imagenet": ["ImageNet"], "torchvision": [f"{name} of torchvision"]}
-    sources = [f"{text} (encoder)" for text in texts.get(kind, ["a local file"])]
+    sources = [
+        f"{text} (encoder)"
+        for weights in values_of(description["settings"], "weights")
+        for text in _sources(weights)
+    ]
     if initial := description.get("initial_weights"):
         sources.insert(0, f"weights {initial}")
     return {"mlm:pretrained": bool(sources), "mlm:pretrained_source": ", ".join(sources) or None}
+
+
+def _sources(weights: str) -> list[str]:
+    kind, _, name = weights.partition(":")
+    texts = {"none": [], "imagenet": ["ImageNet"], "torchvision": [f"{name} of torchvision"]}
+    # the path of a local file has no meaning elsewhere
+    return texts.get(kind, ["a local file"])
 
 
 def _input(source: "Source", bands: list[str]) -> dict[str, Any]:

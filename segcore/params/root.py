@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 
 from segcore import plugins
 from segcore.errors import ParamsError
+from segcore.names import ENSEMBLE
 from segcore.params import planned, yaml_file
 from segcore.params._data_checks import OBJECTS_REMEDY, did_you_mean, require_distinct
 from segcore.params.data import Data, Section
@@ -175,6 +176,50 @@ class Params(Section):
                 "averaged: set it to false"
             )
         return self
+
+    @model_validator(mode="after")
+    def _ensembles_have_several_networks(self) -> "Params":
+        if not self.evaluate.ensemble:
+            return self
+        # its seeds are of different training parts, so that an ensemble over them has seen every item
+        if self.split.folds:
+            raise ValueError(
+                "evaluate.ensemble: true is not possible with split.folds: each seed is trained on the test items of "
+                "others: set one of the two to false or null"
+            )
+        if not set(self.architectures) & set(semantic_networks()):
+            raise ValueError(
+                "evaluate.ensemble: true averages semantic networks, and architectures has none: objects of several "
+                "networks have no mean: set it to false"
+            )
+        if not self.ensembles:
+            raise ValueError(
+                "evaluate.ensemble: true averages several networks, and there is one semantic architecture with one "
+                "seed: name more seeds or architectures, or set it to false"
+            )
+        return self
+
+    @property
+    def ensembles(self) -> dict[str, list[tuple[str, int]]]:
+        """Architecture and seed of the networks of each ensemble, by its name; empty without `evaluate.ensemble`.
+
+        Semantic networks only: one ensemble over the seeds of each architecture, if there are several seeds, and one
+        over all of them, if there are several architectures.
+        """
+        if not self.evaluate.ensemble:
+            return {}
+        semantic = [name for name in self.architectures if name in semantic_networks()]
+        found = {f"{ENSEMBLE}-{name}": [(name, seed) for seed in self.seeds] for name in semantic}
+        found = found if len(self.seeds) > 1 else {}
+        if len(semantic) > 1:
+            found[ENSEMBLE] = [(name, seed) for name in semantic for seed in self.seeds]
+        return found
+
+    @property
+    def runs(self) -> list[tuple[str, int]]:
+        """Architecture and seed of each model that is compared; an ensemble is one, with the first seed."""
+        trained = [(name, seed) for name in self.architectures for seed in self.seeds]
+        return [*trained, *((name, self.seeds[0]) for name in self.ensembles)]
 
     @model_validator(mode="after")
     def _metric_has_objects(self) -> "Params":

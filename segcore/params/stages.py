@@ -97,6 +97,11 @@ class Evaluate(Section):
         default=False,
         description="average over four mirror images: slightly better scores, four times the time",
     )
+    ensemble: bool = Field(
+        default=False,
+        description="also evaluate the mean of the predictions over the seeds of each semantic network, and over all "
+        "of them; costs are those of all networks together",
+    )
     objects: Literal["components", "watershed", "none"] = Field(
         default="components",
         description="how objects are found in predictions, where the ground truth has objects",

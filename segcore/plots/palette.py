@@ -13,8 +13,8 @@ KNOWN = {
     "yolact": "#2f76b5",
     "solo": "#6b7f1e",
 }
-FALLBACK = ("#8a4b2f", "#4d5b8c")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
+FALLBACK = ("#8a4b2f", "#4d5b8c", "#7a3b6b", "#3f6f5b")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h", "*", "p")
 SPLITS = {"train": "#4477aa", "validation": "#c9a227", "test": "#d1495b"}
 FOLDS = ("#4477aa", "#c9a227", "#d1495b", "#00866f", "#7058c8", "#a06a00", "#6a6151", "#77b4ea")
 
@@ -33,6 +33,8 @@ DARK = {
     "#6b7f1e": "#b5c962",
     "#8a4b2f": "#d99a7c",
     "#4d5b8c": "#9fabdc",
+    "#7a3b6b": "#d58fc3",
+    "#3f6f5b": "#8cc7ab",
 }
 
 

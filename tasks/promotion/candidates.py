@@ -21,7 +21,7 @@ from segcore.tables.counts import require_all
 from segcore.tables.objects import require_images
 from tasks import console
 from tasks.bundles import read_history
-from tasks.project import CHAMPIONS, EVALUATIONS, MODELS, run_name, stage_name
+from tasks.project import CHAMPIONS, evaluation_folder, model_folder, run_name, stage_name
 from tasks.promotion.context import PromotionContext
 from tasks.tracking.registry import Registry
 
@@ -115,18 +115,20 @@ def _rank(folder: Path) -> float:
 
 
 def challengers(context: PromotionContext) -> list[Model]:
-    """For each architecture, the seed with the best validation score; test scores do not influence the choice.
+    """For each architecture, the seed with the best validation score, and each ensemble.
+
+    Test scores do not influence the choice.
 
     Raises:
         StageError: a bundle, its history or its evaluation is missing.
         DataError: the test regions of an evaluation differ from the present ones.
     """
     p, root, chosen = context.params, context.root, []
-    for architecture in p.architectures:
-        folders = [root / MODELS / run_name(architecture, seed) for seed in p.seeds]
+    for architecture in [*p.architectures, *p.ensembles]:
+        folders = [model_folder(run_name(architecture, seed), root) for seed in p.seeds]
         # the first seed where several have the same score
         best = max(folders, key=_rank)
-        path = root / EVALUATIONS / best.name / "counts.parquet"
+        path = evaluation_folder(best.name, root) / "counts.parquet"
         if not path.exists():
             raise StageError(
                 f"{path}: is missing", f"run `dvc repro {stage_name('evaluate', best.name)}` first"
@@ -233,12 +235,14 @@ def _evaluated(
     from segcore.evaluation.objects import find_settings
     from segcore.inference.device import choose_precision, default_device
     from segcore.inference.postprocess import Postprocess
-    from segcore.models.base.factory import defaults
+    from segcore.models.base.factory import architectures_of, defaults
 
     p, data = context.params, context.data
     architecture = description["architecture"]
+    parts = architectures_of(architecture, description.get("settings", {}))
     try:
-        defaults(architecture)
+        for architecture in parts:
+            defaults(architecture)
     except ModelError as error:
         raise ModelError(
             f"the champion cannot be compared: {error.what}",
@@ -247,7 +251,7 @@ def _evaluated(
         ) from error
     precision = choose_precision(description["parameters"]["precision"], default_device())
     postprocess = Postprocess.of(description)
-    code = code_digest(*CODE["ingest"], *CODE["evaluate"], f"models/{architecture}.py")
+    code = code_digest(*CODE["ingest"], *CODE["evaluate"], *(f"models/{part}.py" for part in parts))
     facts = [
         description["weights_sha256"],
         context.data_hash,

@@ -14,11 +14,11 @@ from typing import Any
 from segcore.errors import ModelError
 from segcore.files import atomic_folder
 from segcore.models.base.bundle import Hashes, verified
-from tasks.project import CHAMPIONS, FETCHED, MODELS, REBUILT
+from tasks.project import CHAMPIONS, ENSEMBLES, FETCHED, MODELS, REBUILT
 from tasks.promotion.history import RegisteredVersion
 from tasks.versioning.cached_bundles import cached_bundles
 
-_PLACES = (f"{MODELS}/*", f"{CHAMPIONS}/*", f"{FETCHED}/**")
+_PLACES = (f"{MODELS}/*", f"{ENSEMBLES}/{MODELS}/*", f"{CHAMPIONS}/*", f"{FETCHED}/**")
 _STORED = "mlruns/**"
 
 

@@ -19,11 +19,19 @@ from segcore.files import cached_json
 from segcore.ingest.samples import load_manifest
 from segcore.metrics import EMPTY_RATE, METRICS, score_title, unit_of
 from segcore.models.base.bundle import load_description
+from segcore.models.base.description import values_of
 from segcore.params import Params
 from tasks.costs import SIDE_BY_SIDE, read_cost
 from tasks.evaluation_scores import evaluation_scores
 from tasks.formatting import amount, interval, percent, score
-from tasks.project import EVALUATIONS, MODELS, PREPARED, comparison_file, data_fingerprint, run_name
+from tasks.project import (
+    PREPARED,
+    comparison_file,
+    data_fingerprint,
+    evaluation_folder,
+    model_folder,
+    run_name,
+)
 from tasks.reporting.slices import escaped, slices_markdown
 from tasks.versioning.stages import data_version
 
@@ -49,13 +57,13 @@ def model_card(folder: Path, p: Params, version: int, root: Path = Path()) -> st
     """
     description = load_description(folder)
     run = run_name(str(description["architecture"]), int(description.get("seed") or 0))
-    here = cached_json(root / MODELS / run / "model.json") or {}
+    here = cached_json(model_folder(run, root) / "model.json") or {}
     is_evaluated = here.get("weights_sha256") == description["weights_sha256"]
-    summary = (cached_json(root / EVALUATIONS / run / "summary.json") if is_evaluated else None) or {}
+    summary = (cached_json(evaluation_folder(run, root) / "summary.json") if is_evaluated else None) or {}
     cost = (read_cost(root, run) if is_evaluated else None) or {}
     compared = is_evaluated and (root / comparison_file()).is_file()
     comparison = read_comparison(root / comparison_file()) if compared else None
-    own = evaluation_scores(root / EVALUATIONS / run, p.data.foreground) if compared else {}
+    own = evaluation_scores(evaluation_folder(run, root), p.data.foreground) if compared else {}
     title = str(description.get("title", description["architecture"]))
     parts = [
         f"# {_line(title)} for {_line(p.data.name)}, version {version}",
@@ -109,6 +117,10 @@ def _network(description: Mapping[str, Any], summary: Mapping[str, Any]) -> Rows
     bands = read.get("bands")
     yield "Architecture", f"{description.get('title', '')} ({description['architecture']})"
     yield "Kind", str(description.get("kind", "semantic"))
+    if "members" in settings:
+        members = ", ".join(member["run"] for member in settings["members"])
+        yield "Networks", f"the mean of the probabilities of {members}, each after its own temperature"
+        encoder, weights = (", ".join(values_of(settings, key)) for key in ("encoder", "weights"))
     yield "Encoder", f"{encoder}, initial weights: {weights}" if encoder else _NOT_STATED
     field = summary.get("receptive_field")
     yield "Receptive field", f"{field} px" if field else _NOT_STATED
@@ -157,10 +169,10 @@ def _training(description: Mapping[str, Any], p: Params, root: Path) -> Rows:
     yield "sha256 of the prepared data", str(versions.get("data", _NOT_STATED))
     yield "Training images", f"{images}{of_regions}" if images is not None else _NOT_STATED
     steps, best = training.get("steps"), training.get("best_step")
-    yield (
-        "Steps",
-        f"{steps}; weights of step {best}, the best on the validation split" if steps else _NOT_STATED,
-    )
+    chosen = f"{steps}; weights of step {best}, the best on the validation split"
+    if "members" in description.get("settings", {}):
+        chosen = f"{steps} of all networks together"
+    yield "Steps", chosen if steps else _NOT_STATED
     yield "Seed", str(description.get("seed", _NOT_STATED))
     yield "Started from", str(description.get("initial_weights", "new weights, with the encoder as above"))
     yield "Determinism", str(training.get("determinism", _NOT_STATED))
@@ -303,6 +315,11 @@ def _licences(description: Mapping[str, Any], p: Params, root: Path) -> Rows:
 
 def _weights_licence(description: Mapping[str, Any]) -> str:
     settings = description.get("settings", {})
+    members = [member["settings"] for member in settings.get("members", [])]
+    return "; ".join(dict.fromkeys(map(_licence_of_weights, members or [settings])))
+
+
+def _licence_of_weights(settings: Mapping[str, Any]) -> str:
     weights, encoder = str(settings.get("weights", "")), str(settings.get("encoder", ""))
     if weights == "none":
         return "none were used"

@@ -20,12 +20,20 @@ from segcore.cpu import processor
 from segcore.errors import StageError
 from segcore.files import cached_json, read_json
 from segcore.latency import threads_text
+from segcore.names import is_ensemble
 from segcore.params import Params
 from segcore.plots.gallery import Case, image_iou, pick_cases, pixel_iou
 from segcore.plots.overlays import brightened
 from segcore.plots.pictures import to_rgb
 from tasks.costs import combined, read_cost
-from tasks.project import EVALUATIONS, INGESTED, MODELS, comparison_file, run_name, stage_name
+from tasks.project import (
+    INGESTED,
+    comparison_file,
+    evaluation_folder,
+    model_folder,
+    run_name,
+    stage_name,
+)
 from tasks.reporting.age import state_of
 from tasks.reporting.calibration import pooled_calibration
 from tasks.versioning import git
@@ -95,6 +103,11 @@ class Inputs:
         }
 
     @property
+    def trainings(self) -> list[TrainedRun]:
+        """Runs that have a learning curve: all but ensembles, which are not trained."""
+        return [run for run in self.runs if not is_ensemble(run.architecture)]
+
+    @property
     def costs(self) -> dict[str, dict[str, Any] | None]:
         """Costs of each architecture: as of `tasks.costs.combined`; None if no seed was measured."""
         return combined({n: [r.cost for r in self.runs if r.architecture == n] for n in self.titles})
@@ -114,8 +127,8 @@ def _json(path: Path, stage: str) -> Any:
 
 def _read_run(root: Path, architecture: str, seed: int) -> TrainedRun:
     name = run_name(architecture, seed)
-    folder, stage = root / EVALUATIONS / name, stage_name("evaluate", name)
-    history = _require(root / MODELS / name / "history.csv", stage_name("train", name))
+    folder, stage = evaluation_folder(name, root), stage_name("evaluate", name)
+    history = _require(model_folder(name, root) / "history.csv", stage_name("train", name))
     summary = _json(folder / "summary.json", stage)
     objects = pd.read_parquet(_require(folder / "objects.parquet", stage)) if "objects" in summary else None
     return TrainedRun(
@@ -170,12 +183,12 @@ def read_inputs(root: Path, params: Params, prepared: Any) -> Inputs:
     weights = {
         run_name(name, seed): _weights(root, run_name(name, seed))
         for name in names
-        for seed in comparison.seeds
+        for seed in _seeds(name, comparison)
     }
     return Inputs(
         params=params,
         comparison=comparison,
-        runs=[_read_run(root, name, seed) for name in names for seed in comparison.seeds],
+        runs=[_read_run(root, name, seed) for name in names for seed in _seeds(name, comparison)],
         prepared=prepared,
         catalog=pd.read_parquet(catalog) if catalog.exists() else None,
         facts={
@@ -192,6 +205,11 @@ def read_inputs(root: Path, params: Params, prepared: Any) -> Inputs:
     )
 
 
+def _seeds(name: str, comparison: Comparison) -> list[int]:
+    """Seeds of an architecture; of an ensemble, which has none, the first alone."""
+    return comparison.seeds[:1] if is_ensemble(name) else comparison.seeds
+
+
 def _weights(root: Path, name: str) -> str | None:
     """The sha256 of a bundle's weights; None where the bundle is not here."""
     return _model(root, name).get("weights_sha256")
@@ -199,7 +217,7 @@ def _weights(root: Path, name: str) -> str | None:
 
 def _model(root: Path, name: str) -> dict[str, Any]:
     """Content of a bundle's model.json; empty where the bundle is not here."""
-    return cached_json(root / MODELS / name / "model.json") or {}
+    return cached_json(model_folder(name, root) / "model.json") or {}
 
 
 def machine_facts() -> dict[str, str]:

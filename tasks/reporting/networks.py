@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from segcore.comparison.progress import progress
+from segcore.names import is_ensemble
 from tasks.formatting import points
 
 if TYPE_CHECKING:
@@ -32,7 +33,9 @@ def networks_view(inputs: "Inputs") -> dict[str, Any]:
         "kinds": [kind for kind in ("semantic", "instance") if kind in found.values()],
         "instance_titles": [inputs.titles[name] for name in instance],
         "macs_with": _macs_with(inputs),
-        "progress": [(title, _progress(inputs, name)) for name, title in inputs.titles.items()],
+        "progress": [
+            (title, _progress(inputs, name)) for name, title in inputs.titles.items() if not is_ensemble(name)
+        ],
         "settings": [(key, [_setting(inputs, name, key) for name in instance]) for key in keywords],
     }
 

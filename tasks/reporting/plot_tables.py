@@ -31,7 +31,7 @@ def write_plot_tables(inputs: Inputs, folder: Path) -> None:
 def learning_table(inputs: Inputs) -> pd.DataFrame:
     """Per network and validated step: score and loss on the validation split, training loss; means of the seeds."""
     parts = []
-    for run in inputs.runs:
+    for run in inputs.trainings:
         score = validation_score(run.history)
         title = inputs.titles[run.architecture]
         network = title if score == _USUAL_SCORE else f"{title} ({score.removeprefix('val_').upper()})"

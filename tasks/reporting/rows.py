@@ -261,7 +261,8 @@ def page_view(inputs: "Inputs") -> dict[str, Any]:
         "runtimes": runtimes_view(inputs.costs, inputs.titles),
         "summaries": {name: run.summary for name, run in inputs.first_runs.items()},
         "best_steps": {
-            n: [r.summary["best_step"] for r in inputs.runs if r.architecture == n] for n in inputs.titles
+            n: [r.summary["best_step"] for r in inputs.trainings if r.architecture == n]
+            for n in inputs.titles
         },
         "titles": inputs.titles,
         **networks_view(inputs),

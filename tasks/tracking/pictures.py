@@ -12,10 +12,10 @@ from PIL import Image
 from segcore.comparison.results import Score
 from segcore.data.prepared import PreparedData
 from segcore.files import read_json
+from segcore.names import is_ensemble
 from segcore.plots import charts, gallery, object_charts, object_gallery, style
 from segcore.plots.calibration import calibration_curves
 from segcore.plots.object_status import EvaluatedObjects
-from tasks.project import run_name
 
 _CASES = 4
 
@@ -37,10 +37,9 @@ class Pictures:
 
 def write_pictures(
     data: PreparedData,
-    models: Path,
-    evaluations: Path,
+    model: Path,
+    evaluation: Path,
     architecture: str,
-    seed: int,
     title: str,
     folder: Path,
     scores: Mapping[str, float],
@@ -49,25 +48,26 @@ def write_pictures(
 
     Args:
         data: prepared data.
-        models: folder of bundles.
-        evaluations: folder of evaluations.
+        model: folder of the bundle.
+        evaluation: folder of its evaluation.
         architecture: its name, such as `unet`.
-        seed: seed of the training.
         title: the architecture's title in figures, such as `U-Net`.
         folder: receives the files.
         scores: by score key, of which those of objects are drawn.
     """
-    run, titles = run_name(architecture, seed), {architecture: title}
-    source, pictures = evaluations / run, Pictures()
+    run, titles = model.name, {architecture: title}
+    source, pictures = evaluation, Pictures()
     remedy = f"run the step evaluate of {run} again"
     calibration = read_json(source / "calibration.json", remedy)
     figures = {
-        "learning": charts.learning_curves({run: pd.read_csv(models / run / "history.csv")}, titles),
         "calibration": calibration_curves({architecture: calibration}, titles),
         "confusion": charts.confusion_matrices(
             {architecture: pd.read_csv(source / "confusion.csv", index_col="truth")}, titles
         ),
     }
+    if not is_ensemble(architecture):
+        history = pd.read_csv(model / "history.csv")
+        figures = {"learning": charts.learning_curves({run: history}, titles), **figures}
     pictures.gallery.extend(_cases(data, source, architecture, titles, folder))
     operating = read_json(source / "summary.json", remedy).get("objects")
     if operating is not None:

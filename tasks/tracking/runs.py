@@ -24,9 +24,10 @@ from typing import TYPE_CHECKING, Any
 
 from segcore.comparison.leaderboard import leaderboard
 from segcore.comparison.results import Comparison
+from segcore.names import ENSEMBLE, is_ensemble
 from segcore.params import Params, architecture_names, flat
 from tasks.process_marks import process_mark
-from tasks.project import COSTS, EVALUATIONS, WORK, run_name, stage_name
+from tasks.project import COSTS, WORK, evaluation_folder, run_name, stage_name
 from tasks.supervisor import die_with_parent
 from tasks.tracking.scores import flat_key, log_lacking_scores
 from tasks.tracking.tracker import Run, Tracker, is_running
@@ -91,6 +92,32 @@ def training_run(
         tracker.client.set_terminated(run.id, status)
 
 
+@contextmanager
+def ensemble_run(
+    tracker: Tracker, params: Params, name: str, title: str, members: Sequence[str]
+) -> Iterator[Run]:
+    """The run of an ensemble, which is made of trained networks: FINISHED after the block, FAILED on an error.
+
+    Args:
+        tracker: tracker of the data set.
+        params: all of params.yaml.
+        name: of the ensemble, such as `ensemble-unet`.
+        title: its title.
+        members: names of its networks.
+    """
+    run = tracker.create(title, "training", _source(_tag(name)))
+    run.tag({**_origin(stages.run_key()), "architecture": name, "stage": _tag(name)})
+    run.tag({"mlflow.runColor": _COLORS[-1]})
+    run.log_params({"architecture": name, "members": ", ".join(members)})
+    _log_data(run, params, "validation")
+    status = "FAILED"
+    try:
+        yield run
+        status = "FINISHED"
+    finally:
+        tracker.client.set_terminated(run.id, status)
+
+
 def log_evaluation(
     tracker: Tracker,
     architecture: str,
@@ -115,10 +142,10 @@ def log_evaluation(
         The run's id, or None where this store has no run of that training: a line on standard error reports it, and
         nothing is logged.
     """
-    stage = stage_name("train", run_name(architecture, seed))
-    training = training_of(tracker, stage, stages.run_key(stage))
+    name = run_name(architecture, seed)
+    training = run_of(tracker, name)
     if training is None:
-        _warn(f"no run of {stage} in {tracker.address}, so its evaluation is not logged")
+        _warn(f"no run of {_tag(name)} in {tracker.address}, so its evaluation is not logged")
         return None
     run = Run.of_model(tracker.client, training)
     run.log_step({flat_key(key): value for key, value in scores.items()})
@@ -141,8 +168,7 @@ def log_latencies(tracker: Tracker, costs: Mapping[str, Mapping[str, Any]]) -> N
         costs: figures by name of the bundle; runs that this store does not have are left out.
     """
     for name, cost in costs.items():
-        stage = stage_name("train", name)
-        training = training_of(tracker, stage, stages.run_key(stage))
+        training = run_of(tracker, name)
         if training is not None:
             keys = ("latency_ms", "latency_low_ms", "latency_high_ms", "ms_per_megapixel")
             numbers = {f"cost/{key}": float(cost[key]) for key in keys if key in cost}
@@ -154,8 +180,7 @@ def fetch_costs(tracker: Tracker, architecture: str, seed: int, root: Path = Pat
 
     The file name contains the hash of the weights, so the worker's measurement replaces one of this machine.
     """
-    stage = stage_name("train", run_name(architecture, seed))
-    training = training_of(tracker, stage, stages.run_key(stage))
+    training = run_of(tracker, run_name(architecture, seed))
     if training is None:
         return False
     artifacts = tracker.client.list_artifacts(training.info.run_id, _COSTS)
@@ -189,9 +214,9 @@ def log_comparison(
     key = keys.get("report") or keys.get("compare")
     same = f"tags.run_key = '{key}' and tags.kind = 'comparison' and attributes.status = 'FINISHED'"
     earlier = tracker.find(same) if key else []
-    trained = [stage_name("train", run_name(a, s)) for a in params.architectures for s in params.seeds]
-    trainings = {stage: training_of(tracker, stage, keys.get(stage)) for stage in trained}
-    missing = [stage for stage, run in trainings.items() if run is None]
+    names = [run_name(architecture, seed) for architecture, seed in params.runs]
+    trainings = {name: run_of(tracker, name, keys) for name in names}
+    missing = [_tag(name) for name, run in trainings.items() if run is None]
     if missing:
         _warn(f"no run in {tracker.address} (trained elsewhere, restored by DVC): {', '.join(missing)}")
     if earlier:
@@ -207,13 +232,30 @@ def log_comparison(
     runs_elsewhere = ", ".join(missing) if missing else "none"
     run.tag({**_origin(key), "stage": "compare", "comparison": mark, "runs_elsewhere": runs_elsewhere})
     run.tag({"mlflow.note.content": comparison.verdict, "folds": comparison.folds})
-    for stage, training in trainings.items():
+    for name, training in trainings.items():
         if training is not None:
             logged = Run.of_model(tracker.client, training)
             logged.tag({"comparison": mark})
-            folder = EVALUATIONS / stage.partition("@")[2]
+            folder = evaluation_folder(name)
             log_lacking_scores(logged, training.data.metrics, params.data.foreground, folder)
     return run.id
+
+
+def run_of(tracker: Tracker, name: str, keys: Mapping[str, str] | None = None) -> "MlflowRun | None":
+    """The latest run that made the present bundle of this name, such as `unet-0` or `ensemble-unet`.
+
+    Args:
+        tracker: tracker of the data set.
+        name: of the bundle.
+        keys: run keys by stage; None: they are read.
+    """
+    stage = stage_name("train", name)
+    return training_of(tracker, _tag(name), stages.run_key(stage) if keys is None else keys.get(stage))
+
+
+def _tag(name: str) -> str:
+    """What the tag `stage` of a bundle's run says; one stage makes all ensembles."""
+    return f"{ENSEMBLE}@{name}" if is_ensemble(name) else stage_name("train", name)
 
 
 def training_of(tracker: Tracker, stage: str, key: str | None) -> "MlflowRun | None":

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from segcore.ingest import catalog
+from segcore.names import ENSEMBLE
 from segcore.params import Params
 from tasks.project import DVC_LOCK, PARAMS, run_name, split_file, stage_name
 from tasks.versioning import git, git_command, stages
@@ -28,7 +29,7 @@ def outdated(p: Params, root: Path = Path()) -> list[str]:
     entries = stages.lock_entries(root)
     made = {out["path"]: out.get("md5") for entry in entries.values() for out in entry.get("outs", [])}
     runs = [run_name(architecture, seed) for architecture in p.architectures for seed in p.seeds]
-    names = [*(stage_name(kind, run) for kind in ("train", "evaluate") for run in runs), "compare"]
+    names = [*(stage_name(kind, run) for kind in ("train", "evaluate") for run in runs), ENSEMBLE, "compare"]
     return [
         name
         for name in names

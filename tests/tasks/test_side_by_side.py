@@ -43,7 +43,9 @@ def project(
         for seed in seeds:
             train(root, f"{name}-{seed}", "a" * 64)
     evaluate = SimpleNamespace(tile=tile, overlap=overlap, flips=False)
-    return SimpleNamespace(architectures=list(architectures), seeds=list(seeds), evaluate=evaluate)
+    return SimpleNamespace(
+        architectures=list(architectures), ensembles={}, seeds=list(seeds), evaluate=evaluate
+    )
 
 
 def train(root: Path, name: str, weights: str) -> None:

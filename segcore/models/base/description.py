@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -174,6 +175,17 @@ class _Description(_Part):
         if any(Path(name).name != name for name in self.files):
             raise ValueError("files: names with a folder")
         return self
+
+
+def values_of(settings: Mapping[str, Any], keyword: str) -> list[str]:
+    """The value of a keyword of a network, such as that of `weights`; of an ensemble those of its networks, each once.
+
+    Args:
+        settings: of the description.
+        keyword: its name; "none" where a network has no such keyword.
+    """
+    members = settings.get("members", [{"settings": settings}])
+    return list(dict.fromkeys(str(member["settings"].get(keyword, "none")) for member in members))
 
 
 def serialized(description: dict[str, Any]) -> bytes:

@@ -14,15 +14,19 @@ from typing import Any, Literal
 from segcore import models, plugins
 from segcore.errors import ModelError
 from segcore.models.base.crf import Crf
+from segcore.models.base.ensemble import Ensemble, require_alike
 from segcore.models.base.model import SegmentationModel
 from segcore.models.base.object_sizes import ObjectSizes
 from segcore.models.base.semantic import SemanticModel
+from segcore.names import ENSEMBLE, is_ensemble
 
 __all__ = [
     "SegmentationModel",
+    "architectures_of",
     "build_model",
     "check_keywords",
     "defaults",
+    "ensemble",
     "fitted",
     "kind",
     "names",
@@ -143,8 +147,64 @@ def build_model(
 def rebuild_model(
     name: str, in_channels: int, num_classes: int, settings: Mapping[str, Any]
 ) -> SegmentationModel:
-    """Build the model of saved `settings`, to load its saved state_dict into; pretrained weights are not fetched."""
+    """Build the model of saved `settings`, to load its saved state_dict into; pretrained weights are not fetched.
+
+    Args:
+        name: of an architecture, or of an ensemble (`segcore.names.is_ensemble`), whose settings have `members`: a list
+            of architecture, settings and temperature of each.
+        in_channels: bands of the image.
+        num_classes: classes, background included.
+        settings: as of `SegmentationModel.settings`.
+
+    Raises:
+        ModelError: as of `build_model`, or the members of an ensemble cannot be averaged.
+    """
+    if is_ensemble(name):
+        return _rebuild_ensemble(name, in_channels, num_classes, settings)
     keywords: dict[str, Any] = {key: "none" if key == "weights" else value for key, value in settings.items()}
     model = build_model(name, in_channels, num_classes, **keywords)
+    model.settings = dict(settings)
+    return model
+
+
+def architectures_of(name: str, settings: Mapping[str, Any]) -> list[str]:
+    """Names of the architectures that a network consists of: several for an ensemble, else its own."""
+    if not is_ensemble(name):
+        return [name]
+    return sorted({str(member["architecture"]) for member in settings.get("members", [])})
+
+
+def ensemble(name: str, members: Sequence[SegmentationModel], facts: Sequence[Mapping[str, Any]]) -> Ensemble:
+    """The mean of networks that are there.
+
+    Args:
+        name: of the ensemble: of the seeds of one architecture, or of several architectures.
+        members: the networks.
+        facts: architecture, settings and temperature of each, and more; JSON-able.
+
+    Raises:
+        ModelError: they cannot be averaged.
+    """
+    names = [str(one.get("run", one["architecture"])) for one in facts]
+    if not members:
+        raise ModelError(f"{name} has no members", "name at least one network")
+    require_alike(members, names)
+    title = "Ensemble" if name == ENSEMBLE else f"{members[0].title} ensemble"
+    model = Ensemble(members, [float(one["temperature"]) for one in facts], title)
+    model.settings = {"members": [dict(one) for one in facts]}
+    if model.touching:
+        model.settings["touching"] = True
+    return model
+
+
+def _rebuild_ensemble(
+    name: str, in_channels: int, num_classes: int, settings: Mapping[str, Any]
+) -> SegmentationModel:
+    facts = settings["members"]
+    for one in facts:
+        # no ensembles of ensembles, which could be nested without end
+        _module(one["architecture"])
+    members = [rebuild_model(one["architecture"], in_channels, num_classes, one["settings"]) for one in facts]
+    model = ensemble(name, members, facts)
     model.settings = dict(settings)
     return model

@@ -34,15 +34,25 @@ def check_network(description: dict[str, Any], header: Header, path: str) -> Non
         raise _mismatch(path, f"in_channels is {description['in_channels']}, the weights have {list(bands)}")
     settings = description["settings"]
     _check_sizes(settings, max(header.largest, _LARGEST_SETTING), len(header.entries), path)
-    magnify = settings.get("magnify", 1)
-    if not isinstance(magnify, int | float) or not _MAGNIFY[0] <= magnify <= _MAGNIFY[1]:
-        raise _mismatch(path, f"magnify is {str(magnify)[:40]}")
+    for magnify in _all_magnify(settings):
+        if not isinstance(magnify, int | float) or not _MAGNIFY[0] <= magnify <= _MAGNIFY[1]:
+            raise _mismatch(path, f"magnify is {str(magnify)[:40]}")
     with torch.device("meta"):
         model = build_described(description, path)
     if model.kind != description.get("kind", "semantic"):
         raise _mismatch(path, f"{description['architecture']} is of kind {model.kind}")
     if difference := header.difference(model.state_dict()):
         raise _mismatch(path, difference)
+
+
+def _all_magnify(value: Any) -> list[Any]:
+    """`magnify` of settings, and of the settings in them: those of an ensemble's networks."""
+    if isinstance(value, list):
+        return [found for inner in value for found in _all_magnify(inner)]
+    if not isinstance(value, dict):
+        return []
+    own = [value["magnify"]] if "magnify" in value else []
+    return own + [found for inner in value.values() for found in _all_magnify(inner)]
 
 
 def build_described(description: dict[str, Any], path: str) -> SegmentationModel:

@@ -20,7 +20,7 @@ def _pictures(folder: Path, has_objects: bool) -> Pictures:
     found = scores(pd.read_parquet(evaluation / "counts.parquet"), [1], objects, SCORE)
     (folder / "out").mkdir()
     return write_pictures(
-        prepared, folder / "models", folder / "evaluations", "unet", 0, "U-Net", folder / "out", found
+        prepared, folder / "models/unet-0", evaluation, "unet", "U-Net", folder / "out", found
     )
 
 
