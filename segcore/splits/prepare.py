@@ -272,6 +272,8 @@ def _meta(p: Params, has_objects: bool, regions: pd.DataFrame) -> dict[str, Any]
         "instances": has_objects,
         "neighbours": p.data.neighbours,
         "cluster_kind": "block" if divided else "group",
+        # all baselines are annotators then
+        **({"annotators": True} if p.data.annotators else {}),
         **({"spacing": list(p.prepare.spacing)} if p.prepare.spacing else {}),
     }
 
