@@ -11,16 +11,6 @@ from segcore.constants import IGNORE
 
 # numbers below this are no labels of annotators: IGNORE is what lies outside of an image
 _FIRST = 256
-# of int32
-_LARGEST = 2**31 - 1
-
-
-def most(classes: int) -> int:
-    """The largest number of annotators whose labels of this many classes fit into one number."""
-    count = 1
-    while _FIRST + (classes + 1) ** (count + 1) - 1 <= _LARGEST:
-        count += 1
-    return count
 
 
 def majority(labels: Sequence[np.ndarray], classes: int) -> np.ndarray:
@@ -42,15 +32,15 @@ def majority(labels: Sequence[np.ndarray], classes: int) -> np.ndarray:
 
 
 def encoded(labels: np.ndarray, classes: int) -> np.ndarray:
-    """(H, W) int32: one number per pixel for the labels of all annotators.
+    """(H, W) int64: one number per pixel for the labels of all annotators.
 
     Args:
         labels: (A, H, W) uint8 class indices or IGNORE.
-        classes: number of classes, K; A is at most `most(K)`.
+        classes: number of classes, K; (K + 1)^A is below 2^62, which the parameters are checked for.
     """
-    numbers = np.full(labels.shape[1:], _FIRST, np.int32)
+    numbers = np.full(labels.shape[1:], _FIRST, np.int64)
     for place, label in enumerate(labels):
-        numbers += np.where(label == IGNORE, classes, label).astype(np.int32) * (classes + 1) ** place
+        numbers += np.where(label == IGNORE, classes, label).astype(np.int64) * (classes + 1) ** place
     return numbers
 
 
@@ -65,7 +55,7 @@ def decoded(numbers: np.ndarray, annotators: int, classes: int) -> np.ndarray:
         classes: number of classes, K.
     """
     shares = np.zeros((len(numbers), classes, *numbers.shape[1:]), np.float32)
-    rest, inside = numbers.astype(np.int64) - _FIRST, numbers >= _FIRST
+    rest, inside = numbers - _FIRST, numbers >= _FIRST
     for _ in range(annotators):
         label = rest % (classes + 1)
         for index in range(classes):

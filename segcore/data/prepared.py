@@ -230,7 +230,7 @@ class PreparedData:
             instances: also read object numbers.
             touching: labelled pixels near two objects get the number of classes as their index, if the data have
                 such pixels (the attribute `touching`).
-            soft: labels are int32 numbers of the labels of all annotators (segcore.data.annotators), if there are any.
+            soft: labels are int64 numbers of the labels of all annotators (segcore.data.annotators), if there are any.
         """
         return self._cut(self._pixels(item), item, (row, col, height, width), instances, touching, soft)
 

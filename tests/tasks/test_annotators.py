@@ -85,11 +85,8 @@ def test_networks_are_scored_against_each_and_the_agreement_is_printed(
     ious = []
     for a, b in (("ann", "bob"), ("ann", "cyd"), ("bob", "cyd")):
         one, other = ([data.read_baseline(n, i) == 1 for i in ids] for n in (a, b))
-        both, either = (
-            sum(int(f(x, y).sum()) for x, y in zip(one, other, strict=True))
-            for f in (np.logical_and, np.logical_or)
-        )
-        ious.append(both / either)
+        pairs = list(zip(one, other, strict=True))
+        ious.append(sum((x & y).sum() for x, y in pairs) / sum((x | y).sum() for x, y in pairs))
     assert f"IoU {100 * np.mean(ious):.1f} %" in agreed
     assert any(note.startswith("U-Net against each annotator, IoU: ann ") for note in comparison.notes)
     assert [row.architecture for row in comparison.leaderboard if row.kind == "human"] == NAMES
@@ -100,6 +97,7 @@ def test_networks_are_scored_against_each_and_the_agreement_is_printed(
     [
         ({"annotators": NAMES}, "masks needs {annotator}"),
         ({**DATA, "annotators": ["ann"]}, "name at least two"),
+        ({**DATA, "annotators": [f"a{i}" for i in range(50)]}, "50 of them with 2 classes are too many"),
         ({**DATA, "baselines": {"x": "x/{stem}.png"}}, "not possible beside baselines"),
         ({**DATA, "instances": "components"}, "not possible with objects"),
     ],

@@ -1,12 +1,11 @@
 """Labels of several annotators: majority, mean, and one number per pixel for all of them."""
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segcore.constants import IGNORE
-from segcore.data.annotators import decoded, encoded, majority, most
+from segcore.data.annotators import decoded, encoded, majority
 
 
 def test_the_majority_counts_votes_and_takes_the_lowest_class_of_equal_ones() -> None:
@@ -30,10 +29,3 @@ def test_numbers_of_all_labels_give_their_mean(annotators: int, classes: int, se
     expected = one_hot / np.maximum(one_hot.sum(0), 1)
     expected[:, 0, 0] = 0
     np.testing.assert_allclose(found, expected, atol=1e-6)
-
-
-@pytest.mark.parametrize("classes", [2, 10, 254])
-def test_as_many_annotators_as_fit_are_told(classes: int) -> None:
-    labels = np.full((most(classes), 1, 1), IGNORE, np.uint8)
-    assert encoded(labels, classes).min() > 0
-    assert 256 + (classes + 1) ** (most(classes) + 1) > 2**31
