@@ -61,4 +61,5 @@ def decoded(numbers: np.ndarray, annotators: int, classes: int) -> np.ndarray:
         for index in range(classes):
             shares[:, index] += (label == index) & inside
         rest //= classes + 1
-    return shares / np.maximum(shares.sum(axis=1, keepdims=True), 1)
+    means: np.ndarray = shares / np.maximum(shares.sum(axis=1, keepdims=True), 1)
+    return means
