@@ -260,7 +260,9 @@ class PreparedData:
             None if numbers is None else np.pad(numbers, pad),
         )
 
-    def _label(self, item: str, inside: tuple[slice, slice], touching: bool, soft: bool) -> np.ndarray:
+    def _label(
+        self, item: str, inside: tuple[slice, slice], touching: bool, soft: bool = False
+    ) -> np.ndarray:
         """Labels of a part of an item, a view of the file unless pixels near two objects have a class of their own."""
         if soft and self.annotators:
             each = [self._plane(item, "baselines", index)[inside] for index in range(len(self.annotators))]
