@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from segcore import params
+from segcore.comparison import annotators
 from segcore.comparison.compare import Contestant, compare
 from segcore.comparison.folds import pooled, rounds
 from segcore.comparison.leaderboard import leaderboard, leaderboard_text
@@ -23,6 +24,7 @@ from segcore.comparison.objects import VOLUME_NOTE
 from segcore.comparison.progress import validation_score
 from segcore.comparison.results import Comparison
 from segcore.constants import IGNORE
+from segcore.data.annotators import majority
 from segcore.data.prepared import PreparedData, test_regions
 from segcore.errors import DataError, StageError
 from segcore.files import atomic_folder, read_json
@@ -161,8 +163,28 @@ class _Masks:
         """
         title = name.replace("-", " ").replace("_", " ").capitalize()
         return self._contestant(
-            name, title, "human", lambda region, _: self._prepared.read_baseline(name, region)
+            name,
+            title,
+            "human",
+            lambda region, _: self._prepared.read_baseline(name, region),
+            self._others(name),
         )
+
+    def _others(self, name: str) -> Callable[[str], np.ndarray] | None:
+        """Labels by which one of several annotators is scored: the majority of the others; None: the truth."""
+        data = self._prepared
+        others = [one for one in data.annotators if one != name]
+        if not others:
+            return None
+        return lambda region: majority([data.read_baseline(o, region) for o in others], len(data.classes))
+
+    def pair(self, a: str, b: str) -> pd.DataFrame:
+        """Evaluation table of one of several annotators against another."""
+        data = self._prepared
+        one = self._contestant(
+            a, a, "human", lambda region, _: data.read_baseline(a, region), lambda r: data.read_baseline(b, r)
+        )
+        return one.tables[0]
 
     def limit(self) -> Contestant:
         """Perfect masks, whose components are the most that a network of classes can reach by components."""
@@ -171,13 +193,21 @@ class _Masks:
         )
 
     def _contestant(
-        self, name: str, title: str, kind: str, mask_of: Callable[[str, np.ndarray], np.ndarray]
+        self,
+        name: str,
+        title: str,
+        kind: str,
+        mask_of: Callable[[str, np.ndarray], np.ndarray],
+        label_of: Callable[[str], np.ndarray] | None = None,
     ) -> Contestant:
-        """A contestant whose (H, W) classes of a region `mask_of` returns, from its id and its true classes."""
+        """A contestant whose (H, W) classes of a region `mask_of` returns, from its id and its true classes.
+
+        `label_of` returns other labels than the true classes to score it by.
+        """
         images, objects, tolerance = [], [], self._surface_tolerance if kind == "human" else None
         surfaces = None if tolerance is None else Surfaces(self._prepared, tolerance)
         for region, cluster in test_regions(self._prepared)[["id", "cluster"]].astype(str).to_numpy():
-            label = self._prepared.read(region).label
+            label = self._prepared.read(region).label if label_of is None else label_of(region)
             mask = mask_of(region, label)
             label = np.where(mask == IGNORE, np.uint8(IGNORE), label)
             images.append((region, cluster, count(mask, label, len(self._prepared.classes), self._tolerance)))
@@ -238,9 +268,27 @@ def build(root: Path, p: Params) -> Comparison:
     limits = [masks.limit()] if masks.with_objects and prepared.truth_of_objects == "given" else []
     cluster_kind = "block" if (prepared.regions["id"] != prepared.regions["item"]).any() else "group"
     comparison = compare([*models, *limits, *humans], p, cluster_kind, prepared.folds)
+    if prepared.annotators:
+        comparison = replace(
+            comparison, notes=[*comparison.notes, *_annotator_notes(root, p, prepared, masks, comparison)]
+        )
     if comparison.objects is not None and _has_volumes(prepared):
         return replace(comparison, notes=[*comparison.notes, VOLUME_NOTE])
     return comparison
+
+
+def _annotator_notes(
+    root: Path, p: Params, prepared: PreparedData, masks: _Masks, comparison: Comparison
+) -> list[str]:
+    """The agreement of the annotators, and the scores of each model against each of them."""
+    pairs = {pair: masks.pair(*pair) for pair in annotators.pair_names(prepared.annotators)}
+    lines = [annotators.agreement(pairs, prepared.foreground)]
+    for row in comparison.models:
+        names = dict.fromkeys(run_name(row.architecture, seed) for seed in p.seeds)
+        tables = [pd.read_parquet(evaluation_folder(name, root) / "annotators.parquet") for name in names]
+        runs = [{name: table[table["annotator"] == name] for name in prepared.annotators} for table in tables]
+        lines.append(annotators.against_each(row.title, runs, prepared.foreground))
+    return lines
 
 
 def _has_volumes(prepared: PreparedData) -> bool:

@@ -23,6 +23,7 @@ from segcore.models.base.description import values_of
 from segcore.names import is_ensemble
 from segcore.params import Evaluate, Params
 from segcore.prediction.writers.nifti import stack_predictions, write_prediction
+from segcore.tables.counts import count, counts_table
 from tasks import console
 from tasks.bundles import read_local
 from tasks.costs import cost_file, merge_cost
@@ -129,6 +130,31 @@ def _write(part: Path, result: "Evaluated", summary: dict[str, Any], classes: li
     (part / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
 
 
+class _Annotators:
+    """Counts predictions against the labels of each annotator, where there are several."""
+
+    def __init__(self, data: PreparedData, tolerance: int) -> None:
+        self.data, self.tolerance = data, tolerance
+        self.images: dict[str, list[Any]] = {name: [] for name in data.annotators}
+        self.clusters = test_regions(data).set_index("id")["cluster"].astype(str)
+
+    def add(self, region: str, prediction: Any) -> None:
+        """Add a region, (H, W) uint8."""
+        for name, images in self.images.items():
+            label = self.data.read_baseline(name, region)
+            counted = count(prediction, label, len(self.data.classes), self.tolerance)
+            images.append((region, self.clusters[region], counted))
+
+    def write(self, folder: Path) -> None:
+        """Write annotators.parquet, the evaluation tables with the column annotator; nothing without annotators."""
+        tables = [
+            counts_table(images, self.data.classes).assign(annotator=name)
+            for name, images in self.images.items()
+        ]
+        if tables:
+            pd.concat(tables, ignore_index=True).to_parquet(folder / "annotators.parquet", index=False)
+
+
 class _Volumes:
     """Collects the predicted planes of each volume, and writes the volume on its own grid once it is complete."""
 
@@ -217,7 +243,10 @@ def run_evaluation(
         (part / "predictions").mkdir()
         volumes = _Volumes(data, part / "volumes")
 
+        annotators = _Annotators(data, p.evaluate.boundary_tolerance)
+
         def keep(region: str, prediction: Any, objects: "Objects | None") -> None:
+            annotators.add(region, prediction)
             if region in kept:
                 save_prediction(part / "predictions" / f"{region}.png", prediction, data.colors)
             if region in kept and objects is not None and finding is not None:
@@ -240,6 +269,7 @@ def run_evaluation(
         if result.surfaces is not None:
             summary |= {"surfaces": {"tolerance": p.evaluate.surface_tolerance}}
         _write(part, result, summary, data.classes)
+        annotators.write(part)
     score = finding.score if finding else 0.0
     _log(p, architecture, seed, data, result, score, description["title"], root)
     return target

@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 
 from segcore.constants import IGNORE
+from segcore.data.annotators import encoded
 from segcore.data.object_columns import OBJECT_COLUMNS
 from segcore.data.packed import Packed
 from segcore.data.raster import Info, Window
@@ -88,6 +89,7 @@ class PreparedData:
         packed: folder of the packed items; None: `packed` beside `folder`.
 
     Attributes:
+        annotators: names of those whose masks are all the truth, and whose majority is the label; empty: there is one.
         instances: whether the ground truth has objects.
         truth_of_objects: "given", with numbers of their own; "components" of the classes; "none": there are no objects.
         touching: whether networks are trained with one more class, the pixels near two objects.
@@ -118,6 +120,7 @@ class PreparedData:
         self.colors: list[list[int]] = meta["colors"]
         self.foreground: list[int] = meta["foreground"]
         self.baselines: list[str] = meta["baselines"]
+        self.annotators: list[str] = self.baselines if meta.get("annotators") else []
         self.truth_of_objects: Literal["none", "given", "components"] = meta.get("truth_of_objects", "none")
         self.instances = self.truth_of_objects != "none"
         self.touching: bool = meta.get("touching", False)
@@ -221,6 +224,7 @@ class PreparedData:
         *,
         instances: bool = False,
         touching: bool = False,
+        soft: bool = False,
     ) -> LabelledImage:
         """A rectangle of an item as network input; pixels outside the item are invalid and ignored.
 
@@ -233,8 +237,9 @@ class PreparedData:
             instances: also read object numbers.
             touching: labelled pixels near two objects get the number of classes as their index, if the data have
                 such pixels (the attribute `touching`).
+            soft: labels are int64 numbers of the labels of all annotators (segcore.data.annotators), if there are any.
         """
-        return self._cut(self._pixels(item), item, (row, col, height, width), instances, touching)
+        return self._cut(self._pixels(item), item, (row, col, height, width), instances, touching, soft)
 
     def _cut(
         self,
@@ -243,10 +248,11 @@ class PreparedData:
         window: Window,
         instances: bool = False,
         touching: bool = False,
+        soft: bool = False,
     ) -> LabelledImage:
         (row, col, height, width), (_, _, rows, cols) = window, self._where[item]
         inside = (slice(max(row, 0), min(row + height, rows)), slice(max(col, 0), min(col + width, cols)))
-        image, label = pixels[inside], self._label(item, inside, touching)
+        image, label = pixels[inside], self._label(item, inside, touching, soft)
         valid = self._plane(item, "valid")[inside] > 0
         numbers = self._plane(item, "instances")[inside] if instances else None
         if label.shape == (height, width):
@@ -261,8 +267,13 @@ class PreparedData:
             None if numbers is None else np.pad(numbers, pad),
         )
 
-    def _label(self, item: str, inside: tuple[slice, slice], touching: bool) -> np.ndarray:
+    def _label(
+        self, item: str, inside: tuple[slice, slice], touching: bool, soft: bool = False
+    ) -> np.ndarray:
         """Labels of a part of an item, a view of the file unless pixels near two objects have a class of their own."""
+        if soft and self.annotators:
+            each = [self._plane(item, "baselines", index)[inside] for index in range(len(self.annotators))]
+            return encoded(np.stack(each), len(self.classes))
         label = self._plane(item, "labels")[inside]
         if not (touching and self.touching):
             return label

@@ -15,7 +15,7 @@ _READING = (
     *("nodata", "slices", "baselines", "valid"),
 )
 # settings that later versions added: part of the fingerprint only where they are set, so that files keep their names
-_ADDED = ("pages", "trust_shape", "unlabelled", "crowds", "objects", "touching")
+_ADDED = ("pages", "trust_shape", "unlabelled", "crowds", "objects", "touching", "annotators")
 
 
 def settings_fingerprint(data: Data) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from segcore.constants import IGNORE
+from segcore.data.annotators import majority
 from segcore.data.raster import Info, Note, Window
 from segcore.errors import DataError
 from segcore.io import annotations
@@ -58,6 +59,8 @@ class Truth:
         assert item.mask is not None
         image = folder / item.image
 
+        # number of classes where the masks of several annotators are the truth, else 0
+        self._annotators = len(data.classes) if data.annotators else 0
         self._item, self._paths, self._counts_objects = item, (item.mask, item.image), data.has_objects
         self.objects_of = (
             "components" if data.instances == "components" else "numbers" if item.objects else "labels"
@@ -102,6 +105,10 @@ class Truth:
         """
         with _of_mask(*self._paths):
             labels = self.labels.read(window, plane)
+        if self._annotators:
+            read = [other.read(window, plane).classes for other in self.others]
+            # in place of the mask, which is that of the first of them
+            labels = annotations.Labels(majority(read, self._annotators), None)
         has_data = valid
         if self.valid is not None:
             valid = valid & (self.valid.read(window, plane).pixels != 0).any(axis=0)

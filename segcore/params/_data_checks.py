@@ -77,6 +77,7 @@ def require_consistent(data: "Data") -> None:
             raise ValueError(f"scale and percentiles: {low} is not below {high}")
     _check_masks(data)
     _check_objects(data)
+    _check_annotators(data)
     for value in data.label_values.values():
         is_name = value == "ignore" or value in data.classes
         if not is_name and not (isinstance(value, int) and 0 <= value < len(data.classes)):
@@ -109,6 +110,24 @@ def _check_masks(data: "Data") -> None:
         )
     if isinstance(data.masks, str) and "label_values" not in data.model_fields_set:
         raise ValueError("label_values is missing: which value of the masks is which class")
+
+
+def _check_annotators(data: "Data") -> None:
+    if not data.annotators:
+        return
+    if len(set(data.annotators)) < len(data.annotators) or len(data.annotators) < 2:
+        raise ValueError("annotators: name at least two, each once")
+    if (len(data.classes) + 1) ** len(data.annotators) >= 2**62:
+        # the loader has one int64 per pixel for all labels (segcore.data.annotators)
+        raise ValueError(
+            f"annotators: {len(data.annotators)} of them with {len(data.classes)} classes are too many: name fewer"
+        )
+    if data.has_objects:
+        raise ValueError(
+            "annotators: not possible with objects, which have no mean: remove instances and objects, or annotators"
+        )
+    if data.layout != "pairs" or data.listing is not None:
+        raise ValueError("annotators: needs layout: pairs, and listing: null")
 
 
 def _check_objects(data: "Data") -> None:

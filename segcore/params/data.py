@@ -77,6 +77,11 @@ class Data(Section):
         default={},
         description="patterns of masks to score beside the networks, such as a second annotator's, by name",
     )
+    annotators: list[str] = Field(
+        default=[],
+        description="names in place of `{annotator}` in `masks`, whose masks of each image are all the truth: networks "
+        "learn the mean of their labels and are scored against the majority and each; empty: one mask per image",
+    )
     classes: list[str] = Field(min_length=2, max_length=254, description="names of the classes, by index")
     background: str | None = Field(
         default="background", description="class that is excluded from foreground means; null: none"
@@ -206,6 +211,24 @@ class Data(Section):
         if None in values:
             raise ValueError('null without quotes is no value; if the word is meant, write "null"')
         return {word(key): word(value) for key, value in values.items()}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _annotated(cls, values: Any) -> Any:
+        """Masks of annotators are stored as those of `baselines` are, and the majority takes the place of the mask."""
+        if not isinstance(values, dict) or not (names := values.get("annotators")):
+            return values
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            return values
+        masks = values.get("masks")
+        if isinstance(masks, str) and "{annotator}" in masks:
+            if values.get("baselines"):
+                raise ValueError("annotators: not possible beside baselines: name all of them in annotators")
+            filled = {name: masks.replace("{annotator}", name) for name in names}
+            return values | {"masks": filled[names[0]], "baselines": filled}
+        if list(values.get("baselines") or {}) != names:
+            raise ValueError("annotators: masks needs {annotator}, such as masks/{annotator}/{stem}.png")
+        return values
 
     @model_validator(mode="before")
     @classmethod

@@ -79,6 +79,8 @@ def meta_of(p: Params, has_objects: bool, regions: pd.DataFrame) -> dict[str, An
         "instances": has_objects,
         "neighbours": p.data.neighbours,
         "cluster_kind": "block" if divided else "group",
+        # all baselines are annotators then
+        **({"annotators": True} if p.data.annotators else {}),
         **({"spacing": list(p.prepare.spacing)} if p.prepare.spacing else {}),
     }
 

@@ -96,7 +96,7 @@ def new_model(
     if by_class and model.touching:
         # pixels near two objects are rarer than those of any class
         by_class.append(max(by_class))
-    model.criterion = build_loss(settings.loss, by_class)
+    model.criterion = build_loss(settings.loss, by_class, soft=bool(data.annotators))
     return model
 
 

@@ -21,13 +21,16 @@ _EPS = 1e-6
 NAMES = ("cross_entropy", "dice", "dice_semimetric", "dice_cross_entropy", "focal")
 
 
-def build_loss(name: str, class_weights: Sequence[float] | None = None, **keywords: float) -> Loss:
+def build_loss(
+    name: str, class_weights: Sequence[float] | None = None, soft: bool = False, **keywords: float
+) -> Loss:
     """Build a loss by name.
 
     Args:
         name: one of NAMES. "dice_semimetric" is the Dice to use with soft labels, see `soft_dice`.
         class_weights: one weight per class, each 0 or more; a weighted mean over pixels (cross-entropy, focal)
             or over classes (Dice). None: all equal.
+        soft: labels are soft, so that every Dice is the semimetric one.
         keywords: focal takes `gamma` (2.0); dice_cross_entropy takes `dice_weight` and
             `cross_entropy_weight` (1.0 each).
 
@@ -46,7 +49,7 @@ def build_loss(name: str, class_weights: Sequence[float] | None = None, **keywor
         raise ParamsError(f"loss {name!r} is unknown", f"choose one of: {', '.join(NAMES)}")
     settings = defaults.get(name, {})
     _check(name, class_weights, keywords, settings)
-    settings = settings | keywords
+    settings, is_semimetric = settings | keywords, soft or name == "dice_semimetric"
 
     def loss(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
         target, valid = one_hot(labels, logits.shape[1])
@@ -58,7 +61,7 @@ def build_loss(name: str, class_weights: Sequence[float] | None = None, **keywor
         if name == "focal":
             value = focal(log_probabilities, target, weights, settings["gamma"])
             return {"loss": value, "focal": value}
-        by_class = soft_dice(log_probabilities.exp(), target, valid, semimetric=name == "dice_semimetric")
+        by_class = soft_dice(log_probabilities.exp(), target, valid, semimetric=is_semimetric)
         dice = (
             by_class.mean() if weights is None else (by_class * weights).sum() / weights.sum().clamp_min(_EPS)
         )

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from segcore.data.annotators import decoded
 from segcore.data.prepared import LabelledImage, PreparedData
 from segcore.params import TrainSettings
 from segcore.training.augmentation import StrongAugmentation, change_intensities, warped_patch
@@ -60,7 +61,8 @@ class Sampler:
     def batch(self, step: int, part: slice = slice(None)) -> dict[str, Tensor]:
         """The batch of a step: image (N, C, crop, crop) float32 raw values, label int64, valid bool.
 
-        With `instances`, it also has instance (N, crop, crop) int64, the object numbers of the items, 0 for none.
+        With several annotators, label is (N, K, crop, crop) float32, the mean of theirs, all 0 where ignored. With
+        `instances`, it also has instance (N, crop, crop) int64, the object numbers of the items, 0 for none.
 
         Args:
             step: from 0.
@@ -81,7 +83,11 @@ class Sampler:
             items = [window.item for window, _ in drawn]
             label, instance = self._cut.ignored(items, batch.label, batch.instance, present)
             batch = batch._replace(label=label, instance=instance)
-        return {name: tensor for name, tensor in batch._asdict().items() if tensor is not None}
+        found = {name: tensor for name, tensor in batch._asdict().items() if tensor is not None}
+        if self.data.annotators:
+            sizes = len(self.data.annotators), len(self.data.classes)
+            found["label"] = torch.from_numpy(decoded(found["label"].numpy(), *sizes))
+        return found
 
     def _patch(self, window: "CropWindow", strong: StrongAugmentation | None) -> LabelledImage:
         """Pixels of a crop window; rotated ones are taken from its whole training window, and nothing beyond it."""
@@ -89,7 +95,7 @@ class Sampler:
         if warp is not None:
             corner = (window.row - warp.top, window.col - warp.left)
             place = CropWindow(window.item, *corner, self.window, self.window)
-        patch = self.data.crop(*place, instances=self.instances, touching=not self.instances)
+        patch = self.data.crop(*place, instances=self.instances, touching=not self.instances, soft=True)
         return patch if warp is None else warped_patch(patch, warp, window.height)
 
     def draws(self, step: int) -> list[tuple["CropWindow", "Augmentation"]]:

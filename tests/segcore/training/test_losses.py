@@ -199,3 +199,13 @@ def test_unknown_names_and_values_are_refused_with_the_valid_ones() -> None:
         build_loss("dice", class_weights=[0, 0])
     with pytest.raises(ParamsError, match=r"0\.5"):
         build_loss("focal", gamma=0.5)
+
+
+@pytest.mark.parametrize("name", ["dice", "dice_cross_entropy"])
+def test_with_soft_labels_every_dice_is_lowest_at_the_target(name: str) -> None:
+    target = torch.tensor([0.3, 0.7, 0.9, 0.5]).reshape(1, 1, 2, 2)
+    target = torch.cat([target, 1 - target], dim=1)
+    soft, plain = (build_loss(name, soft=soft) for soft in (True, False))
+    sharper = (3 * target.log()).log_softmax(1)
+    assert soft(target.log(), target)["dice"] < 1e-6 < soft(sharper, target)["dice"]
+    assert plain(sharper, target)["dice"] < plain(target.log(), target)["dice"]

@@ -102,6 +102,7 @@ def test_crops_stay_inside_training_pixels(prepared_scene, seed, strength):
     class Recorder:
         statistics, windows, foreground = data.statistics, data.windows, data.foreground
         of_channels, instances = staticmethod(list), False
+        annotators = ()
 
         def for_training(self):
             return self
