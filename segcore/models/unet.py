@@ -131,6 +131,10 @@ class Up(nn.Module):
                 nn.Upsample(scale_factor=2, mode="bilinear"), nn.Conv2d(in_channels, out_channels, 1)
             )
         self.convolve = double_conv(upsampled + skip_channels, out_channels, norm)
+        for module in self.convolve.modules():
+            if isinstance(module, nn.Conv2d):
+                # as in the paper: a standard deviation of sqrt(2 / inputs)
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
     def forward(self, x: Tensor, skip: Tensor | None) -> Tensor:
         """Merge x (N, C, h, w) and skip (N, S, 2h, 2w) into (N, out_channels, 2h, 2w)."""
@@ -165,13 +169,13 @@ class UNet(SemanticModel):
                 Up(below, 0, below, upsampling, norm) for _ in range(encoder.strides[0].bit_length() - 1)
             )
         self.score = nn.Conv2d(below, num_classes, 1)
+        self.widths = list(decoder_channels)
         # of all stages but the last, coarsest first
         self.score_stages = nn.ModuleList()
 
     def supervise_all_stages(self) -> None:
         """Add scores of the stages before the last, which are used in training only."""
-        for up in list(self.ups)[:-1]:
-            channels = up.convolve[-1][0].out_channels
+        for channels in self.widths[: len(self.ups) - 1]:
             self.score_stages.append(nn.Conv2d(channels, self.outputs, 1))
 
     def segment(self, x: Tensor) -> Tensor:
@@ -203,17 +207,18 @@ class UNet(SemanticModel):
         losses = self.criterion(last, labels)
         total, weight, weights = losses["loss"], 1.0, 1.0
         for index, stage in enumerate(reversed(others), start=1):
-            cells = [_middle(side, self._cell(index)) for side in labels.shape[-2:]]
+            rows, columns = (_middle(side, self._cell(index)) for side in labels.shape[-2:])
             weight /= 2
-            at = (..., *cells)
-            total = total + weight * self.criterion(stage[at], labels[at])["loss"]
+            loss = self.criterion(stage[..., rows, columns], labels[..., rows, columns])["loss"]
+            total = total + weight * loss
             weights += weight
         return {**losses, "loss": total / weights}
 
     def _cell(self, index: int) -> int:
         """Side in pixels of the image of a cell of the map that is `index` stages before the last."""
-        finest = self.output_stride // 2 ** len(self.ups)
-        return max(1, round(finest * 2**index / self.magnify))
+        stride = self.output_stride / 2 ** (len(self.ups) - index)
+        cell: int = max(1, round(stride / self.magnify))
+        return cell
 
 
 def _middle(side: int, cell: int) -> slice:
