@@ -55,8 +55,8 @@ def build(
         full_resolution: the finest map of all `ENCODERS` except VGG has stride 2, of some of timm 4. True adds decoder
             stages down to stride 1 without skips; False upsamples the logits, which takes half the time.
         norm: "batch", "group" or "instance", of the decoder and of "plain"; the others have their own.
-        score_gain: factor of the logits. The last map is narrow, and Adam moves each weight by about the learning
-            rate, so that with 1 logits grow slowly.
+        score_gain: factor of the logits; 10 lets changes of a narrow last map count for more, so that few steps
+            suffice (docs/notes/tuning.md).
         deep_supervision: all stages of the decoder but the last have a score in training, whose loss is added.
 
     Raises:
@@ -169,13 +169,13 @@ class UNet(SemanticModel):
                 Up(below, 0, below, upsampling, norm) for _ in range(encoder.strides[0].bit_length() - 1)
             )
         self.score = nn.Conv2d(below, num_classes, 1)
-        self.widths = list(decoder_channels)
+        self.widths = [*decoder_channels, *[below] * (len(self.ups) - len(decoder_channels))]
         # of all stages but the last, coarsest first
         self.score_stages = nn.ModuleList()
 
     def supervise_all_stages(self) -> None:
         """Add scores of the stages before the last, which are used in training only."""
-        for channels in self.widths[: len(self.ups) - 1]:
+        for channels in self.widths[:-1]:
             self.score_stages.append(nn.Conv2d(channels, self.outputs, 1))
 
     def segment(self, x: Tensor) -> Tensor:
