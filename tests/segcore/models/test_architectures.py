@@ -30,7 +30,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"encoder": "resnet18", "upsampling": "bilinear", "full_resolution": True},
         {"encoder": "vgg16_bn", "decoder_channels": [16, 16, 8, 8, 8]},
         {"upsampling": "nearest", "norm": "group", "score_gain": 10, "deep_supervision": True},
-        {"encoder": "plain", "width": 4, "norm": "instance", "deep_supervision": True},
+        {"encoder": "resnet18", "norm": "instance", "full_resolution": True, "deep_supervision": True},
     ],
     "deeplab": [
         {},

@@ -85,7 +85,8 @@ def test_checkpoints_are_selected_on_validation_and_test_is_never_read(prepared_
     assert result.facts["best_step"] == next(
         r["step"] for r in result.history if r["val_iou"] == best["val_iou"]
     )
-    assert validate(result.model, data, small(), "fp32")[1] == pytest.approx(best["val_iou"], abs=1e-12)
+    score = validate(result.model, data, small(), result.facts["precision"])[1]
+    assert score == pytest.approx(best["val_iou"], abs=1e-12)
 
 
 def test_early_stopping_ends_before_the_budget(prepared_scene, tmp_path):
