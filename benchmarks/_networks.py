@@ -12,8 +12,8 @@ from segcore.models.base.semantic import SemanticModel
 MEAN, STD = 128.0, 60.0
 OWN: dict[str, tuple[str, dict[str, Any]]] = {
     "fcn": ("fcn", {"variant": "8s"}),
-    # as in params.yaml
-    "unet": ("unet", {"decoder_channels": [96, 32, 24, 16]}),
+    # as in params.yaml, but without deep supervision, which the other loops do not have
+    "unet": ("unet", {"decoder_channels": [96, 64, 48, 32], "upsampling": "nearest"}),
     "deeplab": ("deeplab", {}),
 }
 SMP = {"smp-unet": "Unet", "smp-deeplab": "DeepLabV3Plus"}

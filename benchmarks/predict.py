@@ -49,7 +49,7 @@ FACTS = {
 }
 NETWORKS: dict[str, dict[str, Any]] = {
     "fcn": {"variant": "8s"},
-    "unet": {"decoder_channels": [96, 32, 24, 16]},
+    "unet": {"decoder_channels": [96, 64, 48, 32], "upsampling": "nearest"},
     "deeplab": {},
 }
 PACKAGES = ("numpy", "rasterio", "torch", "torchvision")

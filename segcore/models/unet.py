@@ -10,15 +10,20 @@ Differences from the paper: convolutions are padded, so that the output is as la
 follows each of them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from segcore.errors import ModelError
 from segcore.models.base.encoders import Encoder, build_encoder, require_encoder
-from segcore.models.base.model import choose, conv_bn_relu, upsample
+from segcore.models.base.model import NORMS, choose, conv_bn_relu, upsample
 from segcore.models.base.semantic import SemanticModel
+
+# later keywords, and their defaults
+_ADDED: dict[str, Any] = {"norm": "batch", "score_gain": 1, "deep_supervision": False}
+_LARGEST_GAIN = 100
 
 
 def build(
@@ -31,6 +36,9 @@ def build(
     decoder_channels: Sequence[int] | None = None,
     upsampling: str = "transposed",
     full_resolution: bool = False,
+    norm: str = "batch",
+    score_gain: float = 1,
+    deep_supervision: bool = False,
 ) -> SemanticModel:
     """A U-Net.
 
@@ -42,19 +50,28 @@ def build(
         width: channels of the first stage of "plain"; each of the four further stages doubles them.
         decoder_channels: channels of each decoder stage, coarsest first; None: as the encoder's map of the same
             size, as in the paper, but at least 32.
-        upsampling: "transposed" (2x2 transposed convolution, as in the paper) or "bilinear".
+        upsampling: "transposed" (2x2 transposed convolution, as in the paper), "bilinear" (and a 1x1 convolution) or
+            "nearest" (without a convolution).
         full_resolution: the finest map of all `ENCODERS` except VGG has stride 2, of some of timm 4. True adds decoder
             stages down to stride 1 without skips; False upsamples the logits, which takes half the time.
+        norm: "batch", "group" or "instance", of the decoder and of "plain"; the others have their own.
+        score_gain: factor of the logits; 10 lets changes of a narrow last map count for more, so that few steps
+            suffice (docs/notes/tuning.md).
+        deep_supervision: all stages of the decoder but the last have a score in training, whose loss is added.
 
     Raises:
         ModelError: an unknown value, or weights that do not fit.
     """
     require_encoder(encoder, others=("plain",))
-    choose("upsampling", upsampling, ("transposed", "bilinear"))
+    choose("upsampling", upsampling, ("transposed", "bilinear", "nearest"))
+    choose("norm", norm, NORMS)
+    choose("deep_supervision", deep_supervision, (True, False))
+    if not isinstance(score_gain, int | float) or not 0 < score_gain <= _LARGEST_GAIN:
+        raise ModelError(f"score_gain is {score_gain!r}", f"give a number above 0, at most {_LARGEST_GAIN}")
     if encoder == "plain" and weights != "none":
         raise ModelError(f'no weights {weights!r} for U-Net\'s encoder "plain"', 'set weights to "none"')
     contracting = (
-        plain_encoder(in_channels, width)
+        plain_encoder(in_channels, width, norm)
         if encoder == "plain"
         else build_encoder(encoder, in_channels, weights)
     )
@@ -65,36 +82,59 @@ def build(
             f"decoder_channels {list(decoder_channels)} does not fit encoder {encoder}",
             f"give {len(contracting.channels) - 1} values, coarsest first",
         )
-    return UNet(in_channels, num_classes, contracting, decoder_channels, upsampling, full_resolution)
+    model = UNet(in_channels, num_classes, contracting, decoder_channels, upsampling, full_resolution, norm)
+    model.score_gain = score_gain
+    if deep_supervision:
+        model.supervise_all_stages()
+    return model
 
 
-def double_conv(in_channels: int, out_channels: int) -> nn.Sequential:
-    """Two 3x3 convolutions, each with batch norm and ReLU."""
-    return nn.Sequential(conv_bn_relu(in_channels, out_channels), conv_bn_relu(out_channels, out_channels))
+def resolved(keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """Keywords of `build` without those that older versions lack, at their defaults.
+
+    A training compares them with those of the champion that it starts from.
+    """
+    return {key: value for key, value in keywords.items() if key not in _ADDED or value != _ADDED[key]}
 
 
-def plain_encoder(in_channels: int, width: int) -> Encoder:
+def double_conv(in_channels: int, out_channels: int, norm: str = "batch") -> nn.Sequential:
+    """Two 3x3 convolutions, each with a norm of NORMS and ReLU."""
+    return nn.Sequential(
+        conv_bn_relu(in_channels, out_channels, norm=norm),
+        conv_bn_relu(out_channels, out_channels, norm=norm),
+    )
+
+
+def plain_encoder(in_channels: int, width: int, norm: str = "batch") -> Encoder:
     """The paper's contracting path: feature maps at strides 1, 2, 4, 8, 16."""
     channels = [width * factor for factor in (1, 2, 4, 8, 16)]
-    stages: list[nn.Module] = [double_conv(in_channels, width)]
+    stages: list[nn.Module] = [double_conv(in_channels, width, norm)]
     for coarse, fine in zip(channels[1:], channels, strict=False):
-        stages.append(nn.Sequential(nn.MaxPool2d(2), double_conv(fine, coarse)))
+        stages.append(nn.Sequential(nn.MaxPool2d(2), double_conv(fine, coarse, norm)))
     return Encoder(stages, channels, [1, 2, 4, 8, 16])
 
 
 class Up(nn.Module):
     """Upsample by two, concatenate the skip, convolve twice."""
 
-    def __init__(self, in_channels: int, skip_channels: int, out_channels: int, upsampling: str) -> None:
+    def __init__(
+        self, in_channels: int, skip_channels: int, out_channels: int, upsampling: str, norm: str
+    ) -> None:
         super().__init__()
-        self.up = (
-            nn.ConvTranspose2d(in_channels, out_channels, 2, stride=2)
-            if upsampling == "transposed"
-            else nn.Sequential(
+        upsampled = out_channels
+        if upsampling == "transposed":
+            self.up: nn.Module = nn.ConvTranspose2d(in_channels, out_channels, 2, stride=2)
+        elif upsampling == "nearest":
+            self.up, upsampled = nn.Upsample(scale_factor=2, mode="nearest"), in_channels
+        else:
+            self.up = nn.Sequential(
                 nn.Upsample(scale_factor=2, mode="bilinear"), nn.Conv2d(in_channels, out_channels, 1)
             )
-        )
-        self.convolve = double_conv(out_channels + skip_channels, out_channels)
+        self.convolve = double_conv(upsampled + skip_channels, out_channels, norm)
+        for module in self.convolve.modules():
+            if isinstance(module, nn.Conv2d):
+                # as in the paper: a standard deviation of sqrt(2 / inputs)
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
     def forward(self, x: Tensor, skip: Tensor | None) -> Tensor:
         """Merge x (N, C, h, w) and skip (N, S, 2h, 2w) into (N, out_channels, 2h, 2w)."""
@@ -114,23 +154,73 @@ class UNet(SemanticModel):
         decoder_channels: Sequence[int],
         upsampling: str,
         full_resolution: bool,
+        norm: str,
     ) -> None:
         super().__init__(in_channels, num_classes, "U-Net", encoder.strides[-1])
         self.encoder = encoder
+        self.score_gain: float = 1
         self.ups = nn.ModuleList()
         below = encoder.channels[-1]
         for skip, channels in zip(encoder.channels[-2::-1], decoder_channels, strict=True):
-            self.ups.append(Up(below, skip, channels, upsampling))
+            self.ups.append(Up(below, skip, channels, upsampling, norm))
             below = channels
         if full_resolution:
             self.ups.extend(
-                Up(below, 0, below, upsampling) for _ in range(encoder.strides[0].bit_length() - 1)
+                Up(below, 0, below, upsampling, norm) for _ in range(encoder.strides[0].bit_length() - 1)
             )
         self.score = nn.Conv2d(below, num_classes, 1)
+        self.widths = [*decoder_channels, *[below] * (len(self.ups) - len(decoder_channels))]
+        # of all stages but the last, coarsest first
+        self.score_stages = nn.ModuleList()
+
+    def supervise_all_stages(self) -> None:
+        """Add scores of the stages before the last, which are used in training only."""
+        for channels in self.widths[:-1]:
+            self.score_stages.append(nn.Conv2d(channels, self.outputs, 1))
 
     def segment(self, x: Tensor) -> Tensor:
-        """Logits (N, K, H, W) of normalised pixels (N, C, H, W)."""
+        """Logits (N, K, H, W) of normalised pixels (N, C, H, W).
+
+        With deep supervision, in training: those of the last stage and of the others, coarsest first, (N, S * K, H, W).
+        """
         *skips, below = self.encoder(x)
+        maps = []
         for up in self.ups:
             below = up(below, skips.pop() if skips else None)
-        return upsample(self.score(below), x.shape[-2:])
+            maps.append(below)
+        logits = upsample(self.score(below) * self.score_gain, x.shape[-2:])
+        if not (self.training and self.score_stages):
+            return logits
+        others = [
+            upsample(score(stage), x.shape[-2:])
+            for score, stage in zip(self.score_stages, maps[:-1], strict=True)
+        ]
+        return torch.cat([logits, *others], dim=1)
+
+    def training_loss(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """As `criterion`; with deep supervision the weighted mean over stages.
+
+        As in nnU-Net (Isensee et al. 2021), each coarser stage has half of the weight. Its loss is that of the pixels
+        in the middle of its cells, which costs little.
+        """
+        last, *others = logits.split(self.outputs, dim=1)
+        losses = self.criterion(last, labels)
+        total, weight, weights = losses["loss"], 1.0, 1.0
+        for index, stage in enumerate(reversed(others), start=1):
+            rows, columns = (_middle(side, self._cell(index)) for side in labels.shape[-2:])
+            weight /= 2
+            loss = self.criterion(stage[..., rows, columns], labels[..., rows, columns])["loss"]
+            total = total + weight * loss
+            weights += weight
+        return {**losses, "loss": total / weights}
+
+    def _cell(self, index: int) -> int:
+        """Side in pixels of the image of a cell of the map that is `index` stages before the last."""
+        stride = self.output_stride / 2 ** (len(self.ups) - index)
+        cell: int = max(1, round(stride / self.magnify))
+        return cell
+
+
+def _middle(side: int, cell: int) -> slice:
+    """Pixels in the middle of cells along a side; of a side that is shorter than a cell its own middle."""
+    return slice(min(cell, side) // 2, None, cell)

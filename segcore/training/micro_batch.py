@@ -68,7 +68,7 @@ def _loss(
         if isinstance(model, InstanceModel):
             return model.loss(batch)["loss"]
         assert isinstance(model, SemanticModel)
-        return model.criterion(model(batch["image"]), batch["label"])["loss"]
+        return model.training_loss(model(batch["image"]), batch["label"])["loss"]
 
 
 def _example(

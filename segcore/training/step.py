@@ -97,7 +97,9 @@ class TrainStep:
         for part in parts:
             with autocast(device, runtime.precision):
                 logits = processes.whole_batch(self.forward(part["image"], part["valid"]), settings.batch)
-                loss = model.criterion(logits, processes.whole_batch(part["label"], settings.batch))["loss"]
+                loss = model.training_loss(logits, processes.whole_batch(part["label"], settings.batch))[
+                    "loss"
+                ]
             yield loss * (len(part["label"]) / items) if len(parts) > 1 else loss
 
     def _object_losses(self, model: InstanceModel, parts: list[dict[str, Tensor]]) -> Iterator[Tensor]:

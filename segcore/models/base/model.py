@@ -1,5 +1,6 @@
 """Base class of all architectures: normalisation, enlargement and padding; and layers that they share."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
@@ -9,6 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segcore.errors import ModelError
+
+NORMS = ("batch", "group", "instance")
+# of group norm, fewer where the channels are no multiple
+_GROUPS = 8
 
 
 class SegmentationModel(nn.Module, ABC):
@@ -205,9 +210,14 @@ def upsample(x: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def conv_bn_relu(
-    in_channels: int, out_channels: int, kernel: int = 3, dilation: int = 1, separable: bool = False
+    in_channels: int,
+    out_channels: int,
+    kernel: int = 3,
+    dilation: int = 1,
+    separable: bool = False,
+    norm: str = "batch",
 ) -> nn.Sequential:
-    """A convolution that keeps height and width, batch norm and ReLU.
+    """A convolution that keeps height and width, batch norm (or another one of NORMS) and ReLU.
 
     Args:
         in_channels: channels of the input.
@@ -215,6 +225,7 @@ def conv_bn_relu(
         kernel: side of the kernel in pixels, odd.
         dilation: of the kernel.
         separable: depthwise convolution followed by a 1x1 one, as in Chen et al. 2018.
+        norm: one of NORMS.
     """
     padding = dilation * (kernel // 2)
     layers: list[nn.Module]
@@ -235,7 +246,18 @@ def conv_bn_relu(
         layers = [
             nn.Conv2d(in_channels, out_channels, kernel, padding=padding, dilation=dilation, bias=False)
         ]
-    return nn.Sequential(*layers, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True))
+    return nn.Sequential(*layers, normalized(norm, out_channels), nn.ReLU(inplace=True))
+
+
+def normalized(norm: str, channels: int) -> nn.Module:
+    """A layer that normalises (N, channels, H, W), of a kind in NORMS.
+
+    Group norm (Wu and He 2018, arXiv 1803.08494) and instance norm (a group per channel) use the statistics of one
+    image, in training and in prediction, so that they do not depend on the size of a batch.
+    """
+    if norm == "batch":
+        return nn.BatchNorm2d(channels)
+    return nn.GroupNorm(channels if norm == "instance" else math.gcd(channels, _GROUPS), channels)
 
 
 def choose(setting: str, value: Any, allowed: Sequence[Any]) -> Any:

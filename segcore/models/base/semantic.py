@@ -75,7 +75,11 @@ class SemanticModel(SegmentationModel):
     def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """As of `SegmentationModel`, by `criterion`."""
         logits = self(batch["image"], batch.get("valid"))
-        return self.criterion(logits, batch["label"])
+        return self.training_loss(logits, batch["label"])
+
+    def training_loss(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """As `criterion`, of what `forward` gives in training mode; a network with auxiliary outputs overrides it."""
+        return self.criterion(logits, labels)
 
     @torch.inference_mode()
     def predict(self, images: Tensor, valid: Tensor | None = None) -> Tensor:

@@ -130,6 +130,13 @@ def test_magnification_is_inside_the_file(tmp_path: Path, magnify: float):
     assert largest_difference(source, tmp_path, sizes) < 2e-5
 
 
+def test_the_file_has_the_gain_of_the_score_and_no_auxiliary_outputs(tmp_path: Path):
+    keywords = {"norm": "group", "upsampling": "nearest", "deep_supervision": True, "score_gain": 2}
+    source = of(tmp_path / "unet-0", encoder="plain", width=4, **keywords)
+    # group norm divides by the deviation of few pixels, which enlarges rounding
+    assert largest_difference(source, tmp_path, [(2, 37, 53), (1, 64, 64)]) < 2e-4
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "encoder"),

@@ -29,6 +29,8 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"encoder": "plain", "width": 4},
         {"encoder": "resnet18", "upsampling": "bilinear", "full_resolution": True},
         {"encoder": "vgg16_bn", "decoder_channels": [16, 16, 8, 8, 8]},
+        {"upsampling": "nearest", "norm": "group", "score_gain": 10, "deep_supervision": True},
+        {"encoder": "resnet18", "norm": "instance", "full_resolution": True, "deep_supervision": True},
     ],
     "deeplab": [
         {},
@@ -224,6 +226,8 @@ def test_every_architecture_learns_a_simple_image(name: str) -> None:
         (lambda: build_model("deeplab", 3, 2, output_stride=32), "32 is unknown.*16, 8"),
         (lambda: build_model("deeplab", 3, 2, output_stride=16.0), "16.0 is unknown.*16, 8"),
         (lambda: build_model("unet", 3, 2, decoder_channels=[8]), "does not fit.*give 4 values"),
+        (lambda: build_model("unet", 3, 2, norm="layer"), "norm 'layer' is unknown.*batch, group, instance"),
+        (lambda: build_model("unet", 3, 2, score_gain=0), "score_gain is 0.*above 0, at most 100"),
         (lambda: build_model("unet", 3, 2, encoder="plain", weights="imagenet"), "no weights 'imagenet'"),
         (lambda: build_model("unet", 3, 2).set_normalization([0.0], [1.0]), "not 3 finite values"),
         (lambda: build_model("unet", 3, 2).set_normalization([0] * 3, [1, 0, 1]), "not above 0"),

@@ -35,6 +35,16 @@ def test_a_last_batch_of_one_does_not_break_batch_norm(prepared_scene, tmp_path)
     assert np.isfinite(run(prepared_scene, tmp_path / "one", batch=1, steps=2).history[-1]["train_loss"])
 
 
+def test_all_stages_of_a_supervised_network_learn(prepared_scene, tmp_path):
+    _, data = prepared_scene
+    model = {"encoder": "plain", "width": 4, "deep_supervision": True}
+    initial = new_model("unet", small(model=model), data, 0).score_stages.state_dict()
+    trained = run(prepared_scene, tmp_path / "one", steps=2, model=model)
+    learnt = trained.model.score_stages.state_dict()
+    assert len(learnt) == 6 and not any(torch.equal(value, initial[name]) for name, value in learnt.items())
+    assert np.isfinite(trained.history[-1]["val_loss"])
+
+
 def test_two_runs_of_one_seed_give_equal_weights_and_another_seed_does_not(prepared_scene, tmp_path):
     one, two, other = (
         run(prepared_scene, tmp_path / n, seed=s, steps=2) for n, s in (("a", 1), ("b", 1), ("c", 2))
@@ -75,7 +85,8 @@ def test_checkpoints_are_selected_on_validation_and_test_is_never_read(prepared_
     assert result.facts["best_step"] == next(
         r["step"] for r in result.history if r["val_iou"] == best["val_iou"]
     )
-    assert validate(result.model, data, small(), "fp32")[1] == pytest.approx(best["val_iou"], abs=1e-12)
+    score = validate(result.model, data, small(), result.facts["precision"])[1]
+    assert score == pytest.approx(best["val_iou"], abs=1e-12)
 
 
 def test_early_stopping_ends_before_the_budget(prepared_scene, tmp_path):
