@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from segcore.data.prepared import PreparedData
 from segcore.params import Params, TrainSettings
-from segcore.params.root import semantic_networks
+from segcore.params.architectures import semantic_networks
 from tasks import console
 
 if TYPE_CHECKING:

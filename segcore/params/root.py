@@ -1,6 +1,5 @@
 """All of params.yaml as typed values; an unknown key is an error that lists the known ones."""
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast, get_args
@@ -8,14 +7,13 @@ from typing import Annotated, Any, TypeVar, cast, get_args
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
-from segcore import plugins
 from segcore.errors import ParamsError
 from segcore.names import ENSEMBLE
-from segcore.params import planned, yaml_file
-from segcore.params._data_checks import OBJECTS_REMEDY, did_you_mean, require_distinct
+from segcore.params import consistency, planned, yaml_file
+from segcore.params._data_checks import did_you_mean, require_distinct
+from segcore.params.architectures import architecture_names, semantic_networks
 from segcore.params.data import Data, Section
 from segcore.params.error_texts import Location, by_location, in_yaml, sentence
-from segcore.params.folds import fill
 from segcore.params.operations import Gate, Predict, Retrain, Schedule
 from segcore.params.stages import Compare, Evaluate, Machine, Prepare, Report, Split, Tracking
 from segcore.params.training import TrainSettings
@@ -25,8 +23,6 @@ __all__ = ["Data", "Params", "load", "merge"]
 
 T = TypeVar("T", bound=BaseModel)
 
-# of an instance network, in its file
-_KIND = re.compile(r'^KIND\b.*=\s*"instance"$', re.MULTILINE)
 # names of these keys in other programs
 SYNONYMS = {
     "backbone": "encoder",
@@ -144,59 +140,8 @@ class Params(Section):
         return self
 
     @model_validator(mode="after")
-    def _spacing_is_of_whole_classes(self) -> "Params":
-        if self.prepare.spacing and (self.data.has_objects or self.split.block):
-            what = "data with objects" if self.data.has_objects else "split.block"
-            raise ValueError(f"prepare.spacing is not possible with {what}: set it to null")
-        return self
-
-    @model_validator(mode="after")
-    def _seeds_fill_the_folds(self) -> "Params":
-        folds = self.split.folds
-        if folds and not fill(self.seeds, folds):
-            raise ValueError(
-                f"seeds: {self.seeds} do not train each of the {folds} folds of split.folds equally often (seed s "
-                f"trains fold s mod {folds}): set seeds: {list(range(folds))}, or split.folds: null"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _instance_networks_have_objects(self) -> "Params":
-        found = [name for name in self.architectures if name in instance_networks()]
-        if found and not self.data.has_objects:
-            others = [name for name in self.architectures if name not in found]
-            only = f"architectures: [{', '.join(others or semantic_networks())}]"
-            raise ValueError(
-                f"architectures: {found[0]} is an instance network, but the data have no objects: {OBJECTS_REMEDY}, or "
-                f"compare semantic networks alone: {only}"
-            )
-        if found and self.evaluate.flips:
-            raise ValueError(
-                f"evaluate.flips: true is not possible with {found[0]}, because objects of mirror images cannot be "
-                "averaged: set it to false"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _ensembles_have_several_networks(self) -> "Params":
-        if not self.evaluate.ensemble:
-            return self
-        # its seeds are of different training parts, so that an ensemble over them has seen every item
-        if self.split.folds:
-            raise ValueError(
-                "evaluate.ensemble: true is not possible with split.folds: each seed is trained on the test items of "
-                "others: set one of the two to false or null"
-            )
-        if not set(self.architectures) & set(semantic_networks()):
-            raise ValueError(
-                "evaluate.ensemble: true averages semantic networks, and architectures has none: objects of several "
-                "networks have no mean: set it to false"
-            )
-        if not self.ensembles:
-            raise ValueError(
-                "evaluate.ensemble: true averages several networks, and there is one semantic architecture with one "
-                "seed: name more seeds or architectures, or set it to false"
-            )
+    def _sections_agree(self) -> "Params":
+        consistency.check(self)
         return self
 
     @property
@@ -221,49 +166,6 @@ class Params(Section):
         trained = [(name, seed) for name in self.architectures for seed in self.seeds]
         return [*trained, *((name, self.seeds[0]) for name in self.ensembles)]
 
-    @model_validator(mode="after")
-    def _metric_has_objects(self) -> "Params":
-        if problem := self.compare.lacks_objects(self.data.has_objects, self.evaluate):
-            raise ValueError(problem)
-        return self
-
-    @model_validator(mode="after")
-    def _floors_are_of_classes_or_slices(self) -> "Params":
-        for key in self.gate.floors:
-            # The texts of slices are known once the data are prepared.
-            if key not in self.data.classes and "=" not in key:
-                raise ValueError(
-                    f"gate.floors: {key!r} is neither a class nor a slice (word=text)"
-                    f"{did_you_mean(key, self.data.classes) or ';'} "
-                    f"classes: {', '.join(self.data.classes)}"
-                )
-        return self
-
-    @model_validator(mode="after")
-    def _limits_of_differences_fit_the_metric(self) -> "Params":
-        for key in ("margin", "not_worse"):
-            value = getattr(self.gate, key)
-            if self.compare.is_bounded and value >= 1:
-                raise ValueError(
-                    f"gate.{key}: {value:g} is not below 1: scores of {self.compare.metric} are between 0 and 1, so "
-                    "give 1 % as 0.01"
-                )
-        return self
-
-    @model_validator(mode="after")
-    def _floors_of_the_background_have_scores(self) -> "Params":
-        background = self.data.background
-        if background is None or not self.compare.is_of_foreground:
-            return self
-        lacks = "no objects and no score" if self.compare.is_of_objects else "no score"
-        for key in self.gate.floors:
-            if key == background or (key not in self.data.classes and key.startswith(f"{background} ")):
-                raise ValueError(
-                    f"gate.floors: {key!r} is of the background, which has {lacks} of "
-                    f"compare.metric {self.compare.metric}: remove it, or choose a metric of pixels"
-                )
-        return self
-
     def for_architecture(self, name: str) -> TrainSettings:
         """`train.common` overridden by `train.<name>`; nested sections are merged key by key.
 
@@ -281,21 +183,6 @@ class Params(Section):
             return f"train.{name}" if _has(own, location) else "train.common"
 
         return _validated(TrainSettings, merged, f"train.{name}", section)
-
-
-def architecture_names() -> list[str]:
-    """Sorted names of the architectures, from the files of segcore/models; torch is not imported."""
-    return list(plugins.names("segcore.models"))
-
-
-def instance_networks() -> list[str]:
-    """Sorted names of the architectures that find objects: their files have the line `KIND = "instance"`."""
-    return [name for name in architecture_names() if _KIND.search(plugins.source("segcore.models", name))]
-
-
-def semantic_networks() -> list[str]:
-    """Sorted names of the architectures that classify pixels."""
-    return [name for name in architecture_names() if name not in instance_networks()]
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

@@ -7,8 +7,8 @@ import pandas as pd
 from segcore.class_colors import hex_color
 from segcore.objects.ceiling import figures
 from segcore.params import Params
+from segcore.params.architectures import instance_networks
 from segcore.params.data import Data
-from segcore.params.root import instance_networks
 
 if TYPE_CHECKING:
     from tasks.data_card.objects import CardObjects

@@ -9,7 +9,7 @@ import pandas as pd
 
 from segcore import plugins
 from segcore.params import Params, TrainSettings
-from segcore.params.root import instance_networks
+from segcore.params.architectures import instance_networks
 
 # quantile of the longer sides of objects that windows should overlap by
 _LARGE = 0.95

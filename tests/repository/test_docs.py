@@ -11,7 +11,7 @@ from docs import generate
 from segcore.models.base.encoders import ENCODERS
 from segcore.models.base.factory import defaults
 from segcore.params import Params, TrainSettings
-from segcore.params.root import instance_networks
+from segcore.params.architectures import instance_networks
 from segcore.training.losses import NAMES as LOSSES
 from tasks.__main__ import COMMANDS
 
