@@ -165,7 +165,8 @@ class Augmentation(NamedTuple):
     def draw(cls, settings: TrainSettings, rng: np.random.Generator) -> "Augmentation":
         """Draw an augmentation within the limits of `settings.augment`."""
         options, changes = settings.augment, rng.random(3)
-        across, down = bool(options.flip) and changes[0] < 0.5, options.flip is True and changes[1] < 0.5
+        across = bool(options.flip and changes[0] < 0.5)
+        down = bool(options.flip is True and changes[1] < 0.5)
         turns = int(changes[2] * 4) if options.rotate90 else 0
         gain = 1 + options.contrast * rng.uniform(-1, 1)
         return cls(across, down, turns, gain, rng.uniform(-1, 1))
