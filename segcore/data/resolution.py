@@ -1,7 +1,10 @@
 """Size of a pixel on the ground, and spacing of the voxels of a volume."""
 
+import json
 import math
 import warnings
+from collections.abc import Mapping
+from typing import Any
 
 from segcore.data.raster import Info
 
@@ -58,3 +61,19 @@ def pixel_sizes(info: Info) -> dict[str, float]:
         return {f"mm: {axis}": float(size) for axis, size in zip(axes, info.spacing, strict=True) if size > 0}
     side = ground_resolution(info)
     return {} if side is None else {"m": side}
+
+
+def pixel_sizes_of(row: Mapping[str, Any]) -> dict[str, float]:
+    """`pixel_sizes` of an item of the catalogue or of the prepared data, whose transform and spacing are JSON."""
+    transform, spacing = json.loads(row["transform"]), json.loads(row["spacing"])
+    return pixel_sizes(
+        Info(
+            height=int(row["height"]),
+            width=int(row["width"]),
+            bands=int(row["bands"]),
+            dtype=str(row["dtype"]),
+            crs=row["crs"] if isinstance(row["crs"], str) else None,
+            transform=tuple(transform) if transform else None,
+            spacing=tuple(spacing) if spacing else None,
+        )
+    )

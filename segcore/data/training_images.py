@@ -3,7 +3,6 @@
 A model's description stores it, so that scenes in other units or of another resolution are recognised.
 """
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,8 +11,7 @@ import pandas as pd
 
 from segcore.data.packed import Packed
 from segcore.data.prepared import PreparedData
-from segcore.data.raster import Info
-from segcore.data.resolution import pixel_sizes
+from segcore.data.resolution import pixel_sizes_of
 from segcore.data.value_facts import DIGITS, value_facts, value_ranges
 
 # at most this many images are read, evenly spaced
@@ -35,7 +33,7 @@ def facts_of_training(data: PreparedData) -> dict[str, Any]:
     facts: dict[str, Any] = {"images": len(volumes), "regions": len(regions)}
     if values := [value_facts(v) for v in _values(data, regions, rows) if len(v)]:
         facts["values"] = value_ranges(values)
-    sizes = pd.DataFrame([_pixel_sizes(part.iloc[0]) for _, part in volumes])
+    sizes = pd.DataFrame([pixel_sizes_of(part.iloc[0].to_dict()) for _, part in volumes])
     facts["pixel_sizes"] = {
         str(name): [float(f"{f(column):.{DIGITS}g}") for f in (np.min, np.median, np.max)]
         for name, column in sizes.items()
@@ -61,18 +59,3 @@ def _values(data: PreparedData, regions: pd.DataFrame, rows: pd.DataFrame) -> It
                 for item, plane in ((str(item), int(plane)) for item, plane in planes)
             ]
         )
-
-
-def _pixel_sizes(row: Any) -> dict[str, float]:
-    transform, spacing = json.loads(row["transform"]), json.loads(row["spacing"])
-    return pixel_sizes(
-        Info(
-            height=int(row["height"]),
-            width=int(row["width"]),
-            bands=int(row["bands"]),
-            dtype=str(row["dtype"]),
-            crs=row["crs"] if isinstance(row["crs"], str) else None,
-            transform=tuple(transform) if transform else None,
-            spacing=tuple(spacing) if spacing else None,
-        )
-    )

@@ -18,8 +18,7 @@ from scipy.sparse.csgraph import connected_components
 
 from segcore.constants import FIRST_BATCH, IGNORE
 from segcore.data.packed import Packed, sample_step
-from segcore.data.raster import Info
-from segcore.data.resolution import pixel_sizes
+from segcore.data.resolution import pixel_sizes_of
 from segcore.params.data import Data
 
 # structures are measured in at most this many planes, spread evenly over the items, and windows of this side
@@ -75,7 +74,7 @@ def fingerprint(
     counts = [json.loads(text) for text in rows["pixels_per_class"]]
     pixels = {name: sum(int(count.get(name, 0)) for count in counts) for name in data.classes}
     total = max(sum(pixels.values()), 1)
-    sizes = pd.DataFrame([_sizes(row) for row in _chosen(rows, _SIZED).to_dict("records")])
+    sizes = pd.DataFrame([pixel_sizes_of(row) for row in _chosen(rows, _SIZED).to_dict("records")])
     opened = lru_cache(maxsize=64)(lambda name: Packed(packed / name))
     return {
         "items": len(rows),
@@ -114,21 +113,6 @@ def _round(value: float) -> float:
 def _spread(values: "pd.Series[Any]") -> list[float]:
     """[smallest, median, largest]."""
     return [_round(float(f(values.to_numpy(float)))) for f in (np.min, np.median, np.max)]
-
-
-def _sizes(row: Mapping[str, Any]) -> dict[str, float]:
-    transform, spacing = json.loads(row["transform"]), json.loads(row["spacing"])
-    return pixel_sizes(
-        Info(
-            height=int(row["height"]),
-            width=int(row["width"]),
-            bands=int(row["bands"]),
-            dtype=str(row["dtype"]),
-            crs=row["crs"] if isinstance(row["crs"], str) else None,
-            transform=tuple(transform) if transform else None,
-            spacing=tuple(spacing) if spacing else None,
-        )
-    )
 
 
 def _chosen(rows: pd.DataFrame, most: int = _PLANES) -> pd.DataFrame:
