@@ -17,6 +17,7 @@ from ruamel.yaml import YAML, YAMLError
 from segcore import params
 from segcore.errors import ParamsError
 from segcore.files import atomic_write
+from segcore.params.planned import AUTO, PLANNED
 from tasks import console
 from tasks.project import PARAMS, WORK
 
@@ -44,10 +45,12 @@ def _merge_section(document: Any, section: str, values: Any) -> None:
         document[section] = values
         return
     if section in _OF_DATASET:
-        # keys that the example omits get their default, not the value of another dataset
+        # keys that the example omits are planned or get their default, not the value of another dataset
         for key in [k for k in document[section] if k not in values]:
             if section == "data":
                 del document[section][key]
+            elif f"{section}.{key}" in PLANNED:
+                document[section][key] = AUTO
             else:
                 field = _OF_DATASET[section].model_fields[key]
                 document[section][key] = field.get_default(call_default_factory=True)

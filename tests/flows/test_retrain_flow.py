@@ -70,7 +70,7 @@ def test_a_dry_run_changes_no_file_and_reports_what_a_round_would_do(first: Path
     for text in (
         "4 would be accepted",
         "would be quarantined: broken.png: has no mask",
-        "7 of 7 stages would run: ingest, plan",
+        "8 of 8 stages would run: ingest, plan",
         "train@unet-0: 4 steps",
         "Champion: U-Net, version 1",
         "Data of tiny: batch",
