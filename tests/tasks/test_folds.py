@@ -78,9 +78,7 @@ def test_the_comparison_pools_the_folds(project: Path) -> None:
 
 @pytest.mark.slow
 def test_objects_count_by_the_operating_score_of_their_own_fold(project: Path) -> None:
-    contestant = compare.read_model(
-        project / "evaluations", "unet", [0, 1, 2], [f"a{number}" for number in range(9)], 3
-    )
+    contestant = compare.read_model(project, "unet", [0, 1, 2], [f"a{number}" for number in range(9)], 3)
     least = contestant.object_tables[0][1]
     for seed in range(3):
         folder = project / f"evaluations/unet-{seed}"
