@@ -212,7 +212,6 @@ def run_evaluation(
     from segcore.inference.device import choose_precision, default_device
     from segcore.inference.postprocess import Postprocess
     from segcore.inference.tta import EVALUATED, require_no_objects, require_trained
-    from segcore.models.base.crf import Crf
 
     model = bundle.model(default_device())
     if p.evaluate.flips:
@@ -225,14 +224,9 @@ def run_evaluation(
         description, asked, data, name, settings.flips
     )
     postprocess = Postprocess.of(description)
-    crf = Crf.of(description.get("settings", {}).get("crf"))
-    if crf or postprocess.steps:
-        texts = [
-            *([crf.text()] if crf else []),
-            *([postprocess.text(data.classes)] if postprocess.steps else []),
-        ]
-        summary["postprocess"] = "; ".join(texts)
-        print(f"evaluate {name}: post-processing: {summary['postprocess']}", flush=True)
+    if processed := _postprocess_text(description, data.classes):
+        summary["postprocess"] = processed
+        print(f"evaluate {name}: post-processing: {processed}", flush=True)
     # the files of a large model are not held in memory any longer
     del bundle
     precision = choose_precision(description["parameters"]["precision"], default_device())
@@ -273,6 +267,15 @@ def run_evaluation(
     score = finding.score if finding else 0.0
     _log(p, architecture, seed, data, result, score, description["title"], root)
     return target
+
+
+def _postprocess_text(description: dict[str, Any], classes: list[str]) -> str:
+    """What a network's class maps are made of after it: its CRF and the steps after that; empty without either."""
+    from segcore.inference.postprocess import Postprocess
+    from segcore.models.base.crf import Crf
+
+    crf = Crf.of(description.get("settings", {}).get("crf"))
+    return "; ".join(filter(None, [crf.text() if crf else "", Postprocess.of(description).text(classes)]))
 
 
 def _log(

@@ -14,11 +14,11 @@ from segcore.inference.tiling import predict_patch
 from segcore.models.base.crf import Crf
 from segcore.models.base.model import SegmentationModel
 from segcore.models.base.semantic import SemanticModel
+from segcore.training.postprocess_settings import by_class
 from segcore.training.validate import confusion, iou
 
 # distances in pixels, and colours in deviations of the training split
 _CANDIDATES = [Crf(*pair, 5.0) for pair in ((3.0, 1.0), (8.0, 0.1), (8.0, 0.3), (30.0, 0.1))]
-_DIGITS = 6
 
 
 def choose_crf(
@@ -55,13 +55,10 @@ def choose_crf(
     if best is not None:
         model.settings = {**model.settings, "crf": best.entry()}
 
-    def of_classes(values: np.ndarray) -> dict[str, float]:
-        return {name: round(float(value), _DIGITS) for name, value in zip(data.classes, values, strict=True)}
-
     return {
         "chosen": best.text() if best else "",
-        "iou_before": of_classes(before),
-        "iou_after": of_classes(after),
+        "iou_before": by_class(data.classes, before),
+        "iou_after": by_class(data.classes, after),
     }
 
 

@@ -74,15 +74,17 @@ def choose_postprocess(
         found.take_best([Step("holes", index)])
     after = iou(found.matrices.sum(0))
 
-    def of_classes(values: np.ndarray) -> dict[str, float]:
-        return {name: round(float(value), _DIGITS) for name, value in zip(data.classes, values, strict=True)}
-
     return {
         "background": others[0],
         "steps": [asdict(step) for step in found.chosen.steps],
-        "iou_before": of_classes(before),
-        "iou_after": of_classes(after),
+        "iou_before": by_class(data.classes, before),
+        "iou_after": by_class(data.classes, after),
     }
+
+
+def by_class(classes: list[str], values: np.ndarray) -> dict[str, float]:
+    """Values (K,) by the names of their classes, rounded for JSON."""
+    return {name: round(float(value), _DIGITS) for name, value in zip(classes, values, strict=True)}
 
 
 def text(entry: dict[str, Any], foreground: list[int]) -> str:
