@@ -12,7 +12,7 @@ import psutil
 import yaml
 
 ROOT = Path(__file__).parents[1]
-STEPS = ("ingest", "prepare")
+STEPS = ("ingest", "plan", "prepare")
 
 
 class Run(NamedTuple):

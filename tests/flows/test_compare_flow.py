@@ -18,6 +18,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from ruamel.yaml import YAML
 
 from segcore.files import locked
+from tasks.complete import complete
 from tasks.project import COMPARE_LOCK
 from tests.support import workspaces
 
@@ -166,6 +167,8 @@ def test_a_second_flow_runs_no_stage_and_creates_no_run(compared: Path, server: 
 @pytest.mark.slow
 def test_dvc_repro_writes_the_same_lock_as_the_flow(compared: Path, tmp_path: Path) -> None:
     folder = project(tmp_path / "project")
+    # as `make repro` does
+    complete(folder / "params.yaml")
     dvc(folder, "repro")
     assert lock(folder) == lock(compared)
 

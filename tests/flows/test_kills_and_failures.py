@@ -71,18 +71,6 @@ def test_a_failing_stage_fails_its_run_and_the_flow(toy: Path, server: str) -> N
     assert stages["train@fcn-0"] == ["FINISHED"]
 
 
-def test_an_architecture_without_a_section_is_reported_before_anything_starts(toy: Path) -> None:
-    text = (toy / "params.yaml").read_text()
-    values = YAML(typ="safe").load(text)
-    del values["train"]["unet"]
-    YAML().dump(values, toy / "params.yaml")
-    # a server that does not exist: an attempt to use it would fail
-    status, output = workspaces.flow(toy, PREFECT_API_URL="http://127.0.0.1:9/api")
-    (toy / "params.yaml").write_text(text)
-    assert status == 1 and "train: {unet: {}}" in output, output
-    assert "Traceback" not in output and "server" not in output
-
-
 def test_wrong_params_are_reported_before_anything_starts(toy: Path) -> None:
     text = (toy / "params.yaml").read_text()
     (toy / "params.yaml").write_text(text + "\nsped: 3\n")

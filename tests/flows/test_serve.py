@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prefect.client.schemas.objects import FlowRun
@@ -26,16 +27,14 @@ def project(tmp_path_factory: pytest.TempPathFactory, after_first_round: Path) -
 
 
 @contextmanager
-def scheduled(folder: Path, schedule: str) -> Iterator[None]:
+def scheduled(folder: Path, **schedule: Any) -> Iterator[None]:
     """Use this section `schedule` in params.yaml, and a settling time of one second."""
-    text = (folder / "params.yaml").read_text()
-    (folder / "params.yaml").write_text(
-        f"{text}\nschedule: {schedule}\nretrain: {{settle_seconds: 1, replan: false}}\n"
-    )
+    before = (folder / "params.yaml").read_text()
+    retraining.edit(folder, schedule=schedule, retrain={"settle_seconds": 1})
     try:
         yield
     finally:
-        (folder / "params.yaml").write_text(text)
+        (folder / "params.yaml").write_text(before)
 
 
 @pytest.fixture
@@ -52,7 +51,7 @@ def ended(found: list[FlowRun]) -> list[FlowRun]:
 def test_scheduled_runs_appear_and_missed_ones_do_not_pile_up(
     project: Path, server: str, runs: Callable[[], list[FlowRun]]
 ) -> None:
-    with scheduled(project, "{interval_minutes: 0.1}"):
+    with scheduled(project, interval_minutes=0.1):
         with serving(project, server) as process:
             wait_for(lambda: bool(ended(runs())), 120)
             wait_for(lambda: any(run.state_name == "Running" for run in runs()), 60)
@@ -75,7 +74,7 @@ def test_scheduled_runs_appear_and_missed_ones_do_not_pile_up(
 @pytest.mark.slow
 def test_without_a_configured_server_serve_starts_one_and_rounds_run_on_it(project: Path) -> None:
     log = project / "serve.log"
-    with scheduled(project, "{interval_minutes: 0.1}"), serving(project, None):
+    with scheduled(project, interval_minutes=0.1), serving(project, None):
         wait_for(lambda: "are being served" in log.read_text(), 120)
         found = re.search(r"Prefect:\s+(http\S+)", log.read_text())
         assert found
@@ -94,7 +93,7 @@ def test_each_arrival_starts_one_run_and_nothing_else_does(
     project: Path, server: str, runs: Callable[[], list[FlowRun]]
 ) -> None:
     with (
-        scheduled(project, "{on_arrival: true, watch_seconds: 1}"),
+        scheduled(project, on_arrival=True, watch_seconds=1),
         serving(project, server),
     ):
         wait_for(lambda: "are being served" in (project / "serve.log").read_text(), 90)

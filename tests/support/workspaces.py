@@ -32,7 +32,7 @@ stages:
   prepare:
     cmd: python toy.py prepare
     params: [data.name]
-    outs: [data/prepared]
+    outs: [data/prepared, plan]
   train:
     matrix: {architecture: "${architectures}", seed: "${seeds}"}
     cmd: python toy.py train ${item.architecture} ${item.seed}
@@ -72,6 +72,7 @@ def write(path, text):
 
 if kind == "prepare":
     write("data/prepared/data", params.data.name)
+    write("plan/plan.md", "# toy")
 elif kind == "train":
     architecture, seed = item[0], int(item[1])
     with tracking.training_run(Tracker.open(params), params, architecture, seed, title=architecture) as run:
