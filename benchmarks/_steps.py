@@ -12,7 +12,7 @@ import psutil
 import yaml
 
 ROOT = Path(__file__).parents[1]
-STEPS = ("ingest", "plan", "prepare")
+STEPS = ("ingest", "prepare")
 
 
 class Run(NamedTuple):
@@ -42,6 +42,8 @@ def write_params(folder: Path, source: Path, block: int | None = None, objects: 
         "split": {"fractions": {"train": 0.6, "validation": 0.1, "test": 0.3}, "block": block},
         "prepare": {"window": 320, "stride": 64},
         "train": {"common": {"steps": 1, "batch": 8, "crop": 256, "validate_every": 1}},
+        # without settings that only a plan decides
+        "evaluate": {"tile": 704, "overlap": 64},
     }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "params.yaml").write_text(yaml.safe_dump(values))
