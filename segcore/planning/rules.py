@@ -9,14 +9,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from segcore.params.data import Data
-from segcore.params.folds import fill
 from segcore.params.planned import AUTO, PLANNED
+from segcore.planning import split_rules
 from segcore.planning.fingerprint import foreground_share
-
-Facts = Mapping[str, Any]
-Chosen = Mapping[str, Any]
-# value, what was measured, and the sentence for people
-Found = tuple[Any, str, str]
+from segcore.planning.split_rules import PROPOSED, SIDE, Chosen, Facts, Found, count
 
 
 class Decision(NamedTuple):
@@ -46,27 +42,16 @@ class Rule(NamedTuple):
     source: str
 
 
-# side of a crop as the network sees it, in pixels: U-Net and FCN see about as far, and eight of them fit a step of
-# seconds on two cores
-_SIDE = 256
+# sides of crops as the network sees them, in pixels
 _SIDES = (64, 96, 128, 192, 256)
 # pixels of a step as the network sees them, and most crops: 8 of 256, 16 of 128
-_PIXELS, _MOST = 8 * _SIDE**2, 16
+_PIXELS, _MOST = 8 * SIDE**2, 16
 # structures narrower than this many pixels are enlarged: decoders end at stride 4 (DeepLabV3+) or 2 (U-Net)
 _NARROW = 10
 # a crop is at least this many structures wide
 _ACROSS = 3
 # side of a tile as the network sees it
 _TILE = 704
-# ratio of spacings from which volumes are resampled; augmentation changes sizes by more than less
-_ALIKE = 1.1
-# groups below which scenes are divided into blocks, and blocks along their side
-_FEW, _BLOCKS = 8, 8
-# test groups from which one split is enough; folds where fewer would be tested, and the fewest
-_FEW_TESTED, _FOLDS, _LEAST_FOLDS = 5, 5, 3
-_PROPOSED = "proposed: "
-# groups from which a tenth is enough for validation
-_MANY = 100
 # steps of the budget `quick`; of `standard` for a dataset of _REFERENCE training pixels, and the limits of its growth
 _QUICK, _STANDARD, _REFERENCE, _GROWTH = 60, 400, 8e6, (0.75, 3.0)
 _TIMES = {"standard": 1, "thorough": 4}
@@ -95,7 +80,7 @@ def _by_hand(key: str, facts: Facts, data: Data, chosen: Chosen) -> str:
     """Why a setting has a value that the plan did not choose; small data say so even then."""
     if key == "split.folds" and chosen[key] is None:
         sentence = RULES[key].find(facts, data, {**chosen, "seeds": []})[2]
-        if sentence.startswith(_PROPOSED):
+        if sentence.startswith(PROPOSED):
             return f"set in params.yaml; {sentence}"
     return "set in params.yaml"
 
@@ -111,93 +96,8 @@ def view(facts: Facts, data: Data) -> tuple[str | None, str]:
     return None, "data.view is not set, and images have no position on the earth"
 
 
-def _fractions(facts: Facts, _: Data, __: Chosen) -> Found:
-    groups, measured = facts["groups"], _count(facts["groups"], "group")
-    if groups >= _MANY:
-        return (
-            {"train": 0.7, "validation": 0.1, "test": 0.2},
-            measured,
-            "a tenth of so many groups is enough to select weights by, a fifth to test",
-        )
-    return (
-        {"train": 0.6, "validation": 0.15, "test": 0.25},
-        measured,
-        "of few groups more are tested, so that intervals mean something",
-    )
-
-
-def _block(facts: Facts, _: Data, __: Chosen) -> Found:
-    groups, side = facts["groups"], min(facts["height"][1], facts["width"][1])
-    measured = f"{_count(groups, 'group')}, median shorter side {side:g} pixels"
-    block = round(side / _BLOCKS)
-    if groups < _FEW and block >= _SIDE:
-        return (
-            block,
-            measured,
-            f"scenes are divided into about {_BLOCKS} by {_BLOCKS} blocks, as groups are few",
-        )
-    return (
-        None,
-        measured,
-        "groups are the units of the split" if groups >= _FEW else "scenes are too small to divide",
-    )
-
-
-def _buffer(_: Facts, __: Data, chosen: Chosen) -> Found:
-    block = chosen["split.block"]
-    if block is None:
-        return 0, "no blocks", "no blocks, no buffer between them"
-    return 32, f"blocks of {block} pixels", "pixels between blocks of different splits that are not used"
-
-
-def _spacing(facts: Facts, data: Data, chosen: Chosen) -> Found:
-    rows, columns = (facts["pixel_sizes"].get(f"mm: {axis}") for axis in ("rows", "columns"))
-    if not facts["volumes"] or not rows or not columns:
-        return None, "no volumes with a spacing", "images keep their own pixels"
-    measured = f"rows {rows[0]:g} to {rows[2]:g} mm, columns {columns[0]:g} to {columns[2]:g} mm"
-    if data.has_objects or chosen["split.block"] is not None:
-        return None, measured, "volumes with objects, or divided into blocks, keep their own pixels"
-    if max(rows[2] / rows[0], columns[2] / columns[0]) < _ALIKE:
-        return None, measured, "planes are alike, and keep their own pixels"
-    return (
-        [rows[1], columns[1]],
-        measured,
-        "planes are resampled to the median for the network; predictions are on their own grid",
-    )
-
-
-def _folds(facts: Facts, data: Data, chosen: Chosen) -> Found:
-    """Cross-validation where few groups would be tested; null, with the proposal, where the seeds do not train it."""
-    units, kind = _units(facts, chosen["split.block"])
-    tested = round(units * chosen["split.fractions"]["test"])
-    measured = f"{_count(units, kind)}, about {tested} of them in a test split"
-    if tested >= _FEW_TESTED:
-        return None, measured, f"at least {_FEW_TESTED} are tested by one split"
-    if facts["has_splits"] or chosen["split.given"]:
-        return None, measured, "few are tested, but their splits are given"
-    folds = min(_FOLDS, units)
-    if folds < _LEAST_FOLDS:
-        return (
-            None,
-            measured,
-            f"with fewer than {_LEAST_FOLDS} {kind}s no fold has training, validation and test",
-        )
-    if fill(chosen["seeds"], folds):
-        return folds, measured, f"few are tested by one split; in {folds} folds each is tested once"
-    settings = f"{_PROPOSED}split.folds: {folds} and seeds: {list(range(folds))}"
-    return None, measured, f"{settings} test each {kind} once, by {folds} trainings per architecture"
-
-
-def _units(facts: Facts, block: int | None) -> tuple[int, str]:
-    """Number of what is divided between splits, and whether it is a block or a group."""
-    height, width = facts["height"][1], facts["width"][1]
-    if block is None or max(height, width) < 2 * block:
-        return facts["independent"], "group"
-    return facts["items"] * max(1, round(height / block)) * max(1, round(width / block)), "block"
-
-
 def _normalization(facts: Facts, _: Data, __: Chosen) -> Found:
-    measured = f"{_count(facts['bands'], 'band')} of {facts['dtype']}"
+    measured = f"{count(facts['bands'], 'band')} of {facts['dtype']}"
     if facts["bands"] == 3 and facts["dtype"] == "uint8":
         return "imagenet", measured, "pretrained encoders expect the mean and deviation of their own images"
     return (
@@ -233,16 +133,16 @@ def _magnify(facts: Facts, _: Data, __: Chosen) -> Found:
 
 def _crop(facts: Facts, _: Data, chosen: Chosen) -> Found:
     magnify = chosen["train.common.magnify"]
-    side = max((found["side"] for found in facts["structures"].values()), default=_SIDE)
+    side = max((found["side"] for found in facts["structures"].values()), default=SIDE)
     short = min(facts["height"][1], facts["width"][1])
     measured = f"structures of up to {side:g} pixels, images of {short:g}"
-    wanted = min((s for s in _SIDES if s >= _ACROSS * side * magnify), default=_SIDE) / magnify
+    wanted = min((s for s in _SIDES if s >= _ACROSS * side * magnify), default=SIDE) / magnify
     # a crop larger than most images would be filled with nothing
     limit = -(-short // 16) * 16
     if chosen["prepare.window"] != AUTO:
         limit = min(limit, chosen["prepare.window"])
     crop = int(max(16, min(wanted, limit)))
-    how = f"{_ACROSS} structures, at most {_SIDE} pixels of the network"
+    how = f"{_ACROSS} structures, at most {SIDE} pixels of the network"
     return crop, measured, f"a crop holds {'a whole image or window' if crop < wanted else how}"
 
 
@@ -252,7 +152,7 @@ def _batch(_: Facts, __: Data, chosen: Chosen) -> Found:
     return (
         batch,
         f"crops of {seen:g} pixels of the network",
-        f"as many pixels as 8 crops of {_SIDE}, at most {_MOST} crops",
+        f"as many pixels as 8 crops of {SIDE}, at most {_MOST} crops",
     )
 
 
@@ -340,20 +240,17 @@ def _overlap(_: Facts, __: Data, chosen: Chosen) -> Found:
     return min(max(16, crop // 4), tile // 2), f"crop {crop}", "a quarter of a crop, blended"
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
-
-
 _LOG = "docs/notes/tuning.md"
 _NNUNET = "Isensee et al. 2021"
 # in the order in which they are decided
 RULES: dict[str, Rule] = {
-    "split.fractions": Rule(_fractions, "Holm's correction of three tests needs 8 test groups"),
-    "split.block": Rule(_block, "spatial blocks: Roberts et al. 2017, Ecography 40:913"),
-    "split.buffer": Rule(_buffer, "spatial blocks: Roberts et al. 2017, Ecography 40:913"),
-    "prepare.spacing": Rule(_spacing, f"{_NNUNET}: volumes are resampled to the median spacing"),
+    "split.fractions": Rule(split_rules.fractions, "Holm's correction of three tests needs 8 test groups"),
+    "split.block": Rule(split_rules.block, "spatial blocks: Roberts et al. 2017, Ecography 40:913"),
+    "split.buffer": Rule(split_rules.buffer, "spatial blocks: Roberts et al. 2017, Ecography 40:913"),
+    "prepare.spacing": Rule(split_rules.spacing, f"{_NNUNET}: volumes are resampled to the median spacing"),
     "split.folds": Rule(
-        _folds, "5 or 10 folds: Kohavi 1995, IJCAI; of 4 groups no p-value of a permutation test is below .12"
+        split_rules.folds,
+        "5 or 10 folds: Kohavi 1995, IJCAI; of 4 groups no p-value of a permutation test is below .12",
     ),
     "train.common.normalization": Rule(_normalization, "torchvision's and timm's encoders"),
     "train.common.loss": Rule(_loss, f"{_NNUNET}: the sum of Dice and cross-entropy on 23 datasets"),
