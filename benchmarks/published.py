@@ -42,7 +42,7 @@ from segcore.comparison.results import Comparison, read_comparison
 from segcore.models.base.factory import kind, names
 from tasks import configure, console
 from tasks.costs import combined, read_cost
-from tasks.project import run_name
+from tasks.project import evaluation_folder, run_name
 
 PLAN = Path(__file__).with_suffix(".yaml")
 SEMANTIC = ["fcn", "unet", "deeplab"]
@@ -119,12 +119,13 @@ def _published(first: str, plan: dict[str, Any], last: Sequence[str] = ()) -> li
 def table(
     folder: Path, plan: dict[str, Any], p: params.Params
 ) -> tuple[list[str], dict[str, dict[str, float]]]:
-    """Rows in Markdown, published ones first, and our means by architecture and measure."""
+    """Rows in Markdown, published ones first, and our means by network or ensemble, and measure."""
     measures: dict[str, str] = plan["measures"]
     rows = _published("network", plan, ["each seed", "GMACs (256 x 256)"])
     means = {}
-    for architecture in p.architectures:
-        folders = [folder / f"evaluations/{architecture}-{seed}" for seed in p.seeds]
+    for name in [*p.architectures, *p.ensembles]:
+        seeds = p.seeds if name in p.architectures else p.seeds[:1]
+        folders = [evaluation_folder(run_name(name, seed), folder) for seed in seeds]
         folders = [path for path in folders if (path / "counts.parquet").is_file()]
         if not folders:
             continue
@@ -137,7 +138,7 @@ def table(
         each = ", ".join(f"{score:.3f}" for score in next(iter(estimates.values()))[3])
         gmacs = f"{summary['macs'] / 1e9:.2f}"
         rows.append(f"| {summary['title']} | " + " | ".join(cells) + f" | {each} | {gmacs} |")
-        means[architecture] = {key: values[0] for key, values in estimates.items()}
+        means[name] = {key: values[0] for key, values in estimates.items()}
     return rows, means
 
 
