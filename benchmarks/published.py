@@ -83,6 +83,10 @@ def set_up(
     values: Any = document.load(path)
     values = params.merge(values, changes)
     values |= {"seeds": seeds, "architectures": architectures}
+    # one network has no ensemble
+    values["evaluate"]["ensemble"] = (
+        values["evaluate"].get("ensemble", False) and len(seeds) * len(architectures) > 1
+    )
     values["tracking"]["system_metrics"] = False
     values["machine"]["slots"] = side_by_side()
     document.dump(values, path)
