@@ -252,7 +252,7 @@ def inspect(item: Item, folder: Path, data: Data, target: Path, settings: str) -
         **measures.facts(data),
         "objects": objects.count if objects else None,
         **(packing.agreement.facts() if packing.agreement else {}),
-        "label_counts": json.dumps(truth.labels.found),
+        "label_counts": json.dumps(truth.found),
         "phash": packing.phash,
         "thumb": packing.thumb.hex(),
         "notes": notes,

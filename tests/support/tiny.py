@@ -1,5 +1,6 @@
 """Builders of tiny data sets and parameters."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,20 @@ def make_pairs(folder: Path, count: int = 12, size: tuple[int, int] = (48, 56)) 
         image, mask = blobs(*size, seed=i)
         Image.fromarray(image).save(folder / "images" / f"a{i}.png")
         Image.fromarray(mask * 255).save(folder / "masks" / f"a{i}.png")
+    return folder
+
+
+def make_annotated(folder: Path, names: Sequence[str], count: int = 12, noise: float = 0.1) -> Path:
+    """images/a<i>.png and masks/<name>/a<i>.png, which differ by noise."""
+    rng = np.random.default_rng(0)
+    for name in ("images", *(f"masks/{name}" for name in names)):
+        (folder / name).mkdir(parents=True)
+    for i in range(count):
+        image, mask = blobs(48, 56, seed=i)
+        Image.fromarray(image).save(folder / f"images/a{i}.png")
+        for name in names:
+            drawn = np.where(rng.random(mask.shape) < noise, 1 - mask, mask).astype(np.uint8) * 255
+            Image.fromarray(drawn).save(folder / f"masks/{name}/a{i}.png")
     return folder
 
 
