@@ -1,6 +1,5 @@
 """Builders of tiny data sets and parameters."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +32,20 @@ def make_pairs(folder: Path, count: int = 12, size: tuple[int, int] = (48, 56)) 
     return folder
 
 
-def make_annotated(folder: Path, names: Sequence[str], count: int = 12, noise: float = 0.1) -> Path:
-    """images/a<i>.png and masks/<name>/a<i>.png, which differ by noise."""
-    rng = np.random.default_rng(0)
+# section data of make_annotated
+ANNOTATED = {"annotators": ["ann", "bob", "cyd"], "masks": "masks/{annotator}/{stem}.png"}
+
+
+def make_annotated(folder: Path, count: int = 12) -> Path:
+    """images/a<i>.png and masks/<annotator>/a<i>.png of three annotators, a tenth of whose pixels is wrong."""
+    rng, names = np.random.default_rng(0), ANNOTATED["annotators"]
     for name in ("images", *(f"masks/{name}" for name in names)):
         (folder / name).mkdir(parents=True)
     for i in range(count):
         image, mask = blobs(48, 56, seed=i)
         Image.fromarray(image).save(folder / f"images/a{i}.png")
         for name in names:
-            drawn = np.where(rng.random(mask.shape) < noise, 1 - mask, mask).astype(np.uint8) * 255
+            drawn = np.where(rng.random(mask.shape) < 0.1, 1 - mask, mask).astype(np.uint8) * 255
             Image.fromarray(drawn).save(folder / f"masks/{name}/a{i}.png")
     return folder
 
