@@ -22,12 +22,13 @@ from segcore.comparison.folds import pooled, rounds
 from segcore.comparison.leaderboard import leaderboard, leaderboard_text
 from segcore.comparison.objects import VOLUME_NOTE
 from segcore.comparison.progress import validation_score
-from segcore.comparison.results import Comparison
+from segcore.comparison.results import AnnotatorsSummary, Comparison
 from segcore.constants import IGNORE
 from segcore.data.annotators import majority
 from segcore.data.prepared import PreparedData, test_regions
 from segcore.errors import DataError, StageError
 from segcore.files import atomic_folder, read_json
+from segcore.names import is_ensemble
 from segcore.objects.components import components
 from segcore.objects.found import from_numbers
 from segcore.objects.pairs import pairs
@@ -186,6 +187,18 @@ class _Masks:
         )
         return one.tables[0]
 
+    def majority(self, annotator: str) -> pd.DataFrame:
+        """Evaluation table of the majority of all annotators against one of them."""
+        data = self._prepared
+        one = self._contestant(
+            annotators.MAJORITY,
+            annotators.MAJORITY,
+            "human",
+            lambda region, _: data.read(region).label,
+            lambda region: data.read_baseline(annotator, region),
+        )
+        return one.tables[0]
+
     def limit(self) -> Contestant:
         """Perfect masks, whose components are the most that a network of classes can reach by components."""
         return self._contestant(
@@ -269,26 +282,34 @@ def build(root: Path, p: Params) -> Comparison:
     cluster_kind = "block" if (prepared.regions["id"] != prepared.regions["item"]).any() else "group"
     comparison = compare([*models, *limits, *humans], p, cluster_kind, prepared.folds)
     if prepared.annotators:
-        comparison = replace(
-            comparison, notes=[*comparison.notes, *_annotator_notes(root, p, prepared, masks, comparison)]
-        )
+        comparison = replace(comparison, annotators=_annotators(root, p, prepared, masks, comparison))
     if comparison.objects is not None and _has_volumes(prepared):
         return replace(comparison, notes=[*comparison.notes, VOLUME_NOTE])
     return comparison
 
 
-def _annotator_notes(
+def _annotators(
     root: Path, p: Params, prepared: PreparedData, masks: _Masks, comparison: Comparison
-) -> list[str]:
+) -> AnnotatorsSummary:
     """The agreement of the annotators, and the scores of each model against each of them."""
     pairs = {pair: masks.pair(*pair) for pair in annotators.pair_names(prepared.annotators)}
-    lines = [annotators.agreement(pairs, prepared.foreground)]
+    models = {annotators.MAJORITY: [{name: masks.majority(name) for name in prepared.annotators}]}
     for row in comparison.models:
-        names = dict.fromkeys(run_name(row.architecture, seed) for seed in p.seeds)
-        tables = [pd.read_parquet(evaluation_folder(name, root) / "annotators.parquet") for name in names]
-        runs = [{name: table[table["annotator"] == name] for name in prepared.annotators} for table in tables]
-        lines.append(annotators.against_each(row.title, runs, prepared.foreground))
-    return lines
+        name = row.architecture
+        seeds, folds = (p.seeds[:1], None) if is_ensemble(name) else (p.seeds, prepared.folds)
+        tables = [
+            pooled([_against_annotators(root, name, seed) for seed in seeds_of_round])
+            for seeds_of_round in rounds(seeds, folds)
+        ]
+        models[name] = [
+            {one: table[table["annotator"] == one] for one in prepared.annotators} for table in tables
+        ]
+    return annotators.summary(pairs, models, p)
+
+
+def _against_annotators(root: Path, architecture: str, seed: int) -> pd.DataFrame:
+    folder = evaluation_folder(run_name(architecture, seed), root)
+    return pd.read_parquet(_file_of(folder, architecture, seed, "annotators.parquet"))
 
 
 def _has_volumes(prepared: PreparedData) -> bool:

@@ -23,6 +23,7 @@ from tasks import console, formatting
 from tasks.project import PARAMS, PREPARED, report_folder
 from tasks.reporting import pictures
 from tasks.reporting import rows as views
+from tasks.reporting.annotators import annotators_view
 from tasks.reporting.champion import retrain_view
 from tasks.reporting.inputs import Inputs, gallery_cases, read_inputs
 from tasks.reporting.objects import object_cases, object_figures, object_runs, objects_text, objects_view
@@ -110,7 +111,7 @@ def report_html(inputs: Inputs, root: Path) -> str:
     view |= {"charts": drawn, "gallery": pictures.gallery_view(inputs, gallery_cases(inputs))}
     view |= {"data": pictures.data_view(inputs), "theme": formatting.theme()}
     view |= {"objects": objects_view(inputs, object_cases(inputs, object_runs(inputs)))}
-    view |= {"slices": slices_view(inputs.comparison)}
+    view |= {"slices": slices_view(inputs.comparison), "annotators": annotators_view(inputs.comparison)}
     view |= {"plan": plan_rows(root)}
     view |= {"retrain": retrain_view(root, inputs.params.data.name, inputs.facts["weights"])}
     return _environment().get_template("page.html.j2").render(view)

@@ -12,7 +12,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "true")
 
-from tests.support.tiny import make_pairs, make_scene, params_for
+from tests.support.tiny import ANNOTATED, make_annotated, make_pairs, make_scene, params_for
 
 TESTS = Path(__file__).parent
 # Folders whose files take longest. `--dist loadfile` assigns files to workers in order, so short ones come last and no
@@ -49,6 +49,19 @@ def prepared_scene(tmp_path_factory: pytest.TempPathFactory):
 
     root = tmp_path_factory.mktemp("scene")
     p = params_for(make_scene(root / "source"), scene=True)
+    ingest(p.data, root / "ingested")
+    return p, PreparedData(prepare(p, root / "ingested", root / "prepared"))
+
+
+@pytest.fixture(scope="session")
+def prepared_annotated(tmp_path_factory: pytest.TempPathFactory):
+    """Prepared data of twelve images of 48 x 56 pixels with masks of three annotators: (params, PreparedData)."""
+    from segcore.data.prepared import PreparedData
+    from tasks.ingest import ingest
+    from tasks.prepare import prepare
+
+    root = tmp_path_factory.mktemp("annotated")
+    p = params_for(make_annotated(root / "source"), data=ANNOTATED)
     ingest(p.data, root / "ingested")
     return p, PreparedData(prepare(p, root / "ingested", root / "prepared"))
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from segcore.comparison.annotators import lines as annotator_lines
 from segcore.comparison.folds import words
 from segcore.comparison.objects import lines
 from segcore.comparison.results import Comparison, LeaderboardRow, Score
@@ -249,7 +250,7 @@ def leaderboard_text(comparison: Comparison, costs: Mapping[str, Cost | None] | 
     parts = [board.caption, *(_aligned(table) for table in _tables(board))]
     sentences = [comparison.verdict, *filter(None, [worst_slice(comparison)]), *comparison.notes]
     sentences += [_OBJECTS if line.startswith("Objects: ") else line for line in lines(comparison)]
-    sentences += surface_lines(comparison)
+    sentences += [*surface_lines(comparison), *annotator_lines(comparison)]
     sentences += timing_notes(costs or {}, comparison.titles)
     sentences += finding_notes(costs or {}, comparison)
     return "\n\n".join([*parts, "\n".join(sentences)]) + "\n"

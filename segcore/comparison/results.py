@@ -161,6 +161,25 @@ class SurfacesSummary:
 
 
 @dataclass(frozen=True)
+class AnnotatorsSummary:
+    """Scores against each of several annotators, whose majority is the ground truth; means of the foreground classes.
+
+    Attributes:
+        metric: a name in segcore.metrics.METRICS, of pixels.
+        scores: annotator -> architecture, or "majority" for that of all annotators -> score against this annotator.
+        mean: architecture, or "majority" -> mean of its scores against all annotators.
+        others: annotator -> mean of the scores of all others against this one.
+        agreement: mean of all pairs of annotators.
+    """
+
+    metric: str
+    scores: dict[str, dict[str, Score]]
+    mean: dict[str, Score]
+    others: dict[str, Score]
+    agreement: Score
+
+
+@dataclass(frozen=True)
 class Comparison:
     """The whole result; fields in the order of comparison.json.
 
@@ -174,6 +193,7 @@ class Comparison:
         slices: empty where the data patterns have no words that divide the test images.
         objects: None where the data have no objects.
         surfaces: None where the data have no volumes with a spacing.
+        annotators: None where the ground truth is of one.
         folds: of a cross-validation, in which every image is tested once per round of seeds; None: one test split.
     """
 
@@ -197,6 +217,7 @@ class Comparison:
     slices: list[Slice] = field(default_factory=list)
     objects: ObjectsSummary | None = None
     surfaces: SurfacesSummary | None = None
+    annotators: AnnotatorsSummary | None = None
     folds: int | None = None
 
     @property
@@ -217,10 +238,10 @@ class Comparison:
     def to_json(self) -> dict[str, Any]:
         """As JSON-able values, numbers rounded to 6 decimals: the same on every machine.
 
-        Without slices, objects, surfaces or folds there are no such keys.
+        Without slices, objects, surfaces, annotators or folds there are no such keys.
         """
         rounded: dict[str, Any] = _rounded(asdict(self))
-        for key in ("slices", "objects", "surfaces", "folds"):
+        for key in ("slices", "objects", "surfaces", "annotators", "folds"):
             if not rounded[key]:
                 del rounded[key]
         return rounded
@@ -237,7 +258,8 @@ class Comparison:
         slices = [_slice(one) for one in content.get("slices", [])]
         objects = ObjectsSummary(**content["objects"]) if "objects" in content else None
         surfaces = SurfacesSummary(**content["surfaces"]) if "surfaces" in content else None
-        parts = {"slices": slices, "objects": objects, "surfaces": surfaces}
+        annotators = _annotators(content["annotators"]) if "annotators" in content else None
+        parts = {"slices": slices, "objects": objects, "surfaces": surfaces, "annotators": annotators}
         return cls(**{**content, "leaderboard": rows, "tests": tests, **parts})
 
 
@@ -249,8 +271,18 @@ def _slice(content: Mapping[str, Any]) -> Slice:
     return Slice(**{**content, "scores": _scores(content)})
 
 
-def _scores(content: Mapping[str, Any]) -> dict[str, Score]:
-    return {key: Score(**score) for key, score in content["scores"].items()}
+def _annotators(content: Mapping[str, Any]) -> AnnotatorsSummary:
+    return AnnotatorsSummary(
+        metric=content["metric"],
+        scores={name: _scores(content["scores"], name) for name in content["scores"]},
+        mean=_scores(content, "mean"),
+        others=_scores(content, "others"),
+        agreement=Score(**content["agreement"]),
+    )
+
+
+def _scores(content: Mapping[str, Any], key: str = "scores") -> dict[str, Score]:
+    return {name: Score(**score) for name, score in content[key].items()}
 
 
 def read_comparison(path: Path) -> Comparison:

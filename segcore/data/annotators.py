@@ -1,6 +1,7 @@
 """Labels of several annotators of the same pixels: their majority, and all of them as one number per pixel.
 
-A crop that is flipped, turned, zoomed or warped moves one array of numbers, whatever the number of annotators.
+A crop that is flipped, turned, zoomed or warped moves one array of numbers, whatever the number of annotators;
+segcore.training.soft_labels makes soft labels of them.
 """
 
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ import numpy as np
 from segcore.constants import IGNORE
 
 # numbers below this are no labels of annotators: IGNORE is what lies outside of an image
-_FIRST = 256
+FIRST = 256
 
 
 def majority(labels: Sequence[np.ndarray], classes: int) -> np.ndarray:
@@ -38,28 +39,7 @@ def encoded(labels: np.ndarray, classes: int) -> np.ndarray:
         labels: (A, H, W) uint8 class indices or IGNORE.
         classes: number of classes, K; (K + 1)^A is below 2^62, which the parameters are checked for.
     """
-    numbers = np.full(labels.shape[1:], _FIRST, np.int64)
+    numbers = np.full(labels.shape[1:], FIRST, np.int64)
     for place, label in enumerate(labels):
         numbers += np.where(label == IGNORE, classes, label).astype(np.int64) * (classes + 1) ** place
     return numbers
-
-
-def decoded(numbers: np.ndarray, annotators: int, classes: int) -> np.ndarray:
-    """(N, K, H, W) float32: share of the annotators that chose each class, of those that labelled the pixel.
-
-    All 0 where none did, and where a number is IGNORE.
-
-    Args:
-        numbers: (N, H, W) of `encoded`, or IGNORE.
-        annotators: number of annotators.
-        classes: number of classes, K.
-    """
-    shares = np.zeros((len(numbers), classes, *numbers.shape[1:]), np.float32)
-    rest, inside = numbers - _FIRST, numbers >= _FIRST
-    for _ in range(annotators):
-        label = rest % (classes + 1)
-        for index in range(classes):
-            shares[:, index] += (label == index) & inside
-        rest //= classes + 1
-    means: np.ndarray = shares / np.maximum(shares.sum(axis=1, keepdims=True), 1)
-    return means

@@ -202,15 +202,23 @@ class PreparedData:
         return np.concatenate([planes[i] for i in indices], axis=-1)
 
     def training_bytes(self, instances: bool = False) -> int:
-        """Bytes of all items with training windows: pixels, labels, validity and, if asked for, object numbers."""
+        """Bytes of all items with training windows: pixels, labels, validity and, if asked for, object numbers.
+
+        Labels of several annotators are one int64.
+        """
         rows, where = self.items.loc[self.windows["item"].unique()], self.for_training()._where
         pixels = np.array([where[item][2] * where[item][3] for item in rows["item"]], np.int64)
-        value = np.array([np.dtype(kind).itemsize for kind in rows["dtype"]])
-        return int((pixels * (value * self.channels + 2 + 4 * instances)).sum())
+        value, label = (
+            np.array([np.dtype(kind).itemsize for kind in rows["dtype"]]),
+            8 if self.annotators else 1,
+        )
+        return int((pixels * (value * self.channels + label + 1 + 4 * instances)).sum())
 
-    def whole(self, item: str, *, instances: bool = False, touching: bool = False) -> LabelledImage:
+    def whole(
+        self, item: str, *, instances: bool = False, touching: bool = False, soft: bool = False
+    ) -> LabelledImage:
         """A whole item, as a view of the file where that is possible; arguments as of `crop`."""
-        label = self._label(item, (slice(None), slice(None)), touching)
+        label = self._label(item, (slice(None), slice(None)), touching, soft)
         numbers = self._plane(item, "instances") if instances else None
         return LabelledImage(self._pixels(item), label, self._plane(item, "valid") > 0, numbers)
 

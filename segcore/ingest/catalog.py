@@ -16,6 +16,7 @@ import pandas as pd
 
 from segcore.constants import FIRST_BATCH
 from segcore.errors import DataError
+from segcore.ingest.agreement import AGREEMENT
 from segcore.ingest.item_reading import BatchItem, Outcome, read_all
 from segcore.io import layouts
 from segcore.io.crs import same_on_map, short_name
@@ -318,7 +319,7 @@ def read(
     """
     outcomes = read_all(items, data, work, progress)
     rows = [_row(batch_item, outcomes[batch_item.item.id]) for batch_item in items]
-    columns = [*COLUMNS, *([NUMBERS] if data.objects else [])]
+    columns = [*COLUMNS, *([NUMBERS] if data.objects else []), *([AGREEMENT] if data.annotators else [])]
     table = pd.DataFrame(rows).reindex(columns=columns)
     table = table.astype(dict.fromkeys(_WHOLE, "Int64") | dict.fromkeys(_FRACTIONS, "Float64"))
     text = [c for c in columns if c not in (*_WHOLE, *_FRACTIONS)]

@@ -14,6 +14,7 @@ from segcore.data.packed import PackedWriter, Shapes, can_hold, sample_shape
 from segcore.data.raster import Info, pieces
 from segcore.errors import DataError
 from segcore.files import digest
+from segcore.ingest.agreement import Agreement
 from segcore.ingest.item_objects import ItemObjects
 from segcore.ingest.item_statistics import Measures
 from segcore.ingest.item_truth import Truth
@@ -91,10 +92,14 @@ def _windows(source: Declared, truth: Truth) -> Iterator[_Window]:
 
 
 class _Packing(NamedTuple):
-    """Measures of an item, its objects (None: it has none), and the signature of its middle plane."""
+    """Measures of an item, its objects and the agreement of its annotators, and the signature of its middle plane.
+
+    Objects and agreement are None where there are none, or one annotator.
+    """
 
     measures: Measures
     objects: ItemObjects | None
+    agreement: Agreement | None
     phash: str
     thumb: bytes
 
@@ -109,7 +114,7 @@ def _pack(source: Declared, truth: Truth, data: Data, out: Path) -> _Packing:
     windows = _windows(source, truth)
     first = next(windows)
     windows, measures = chain([first], windows), Measures(info, len(data.classes))
-    objects = None
+    objects, agreement = None, Agreement(len(data.annotators), len(data.classes)) if data.annotators else None
     if data.instances == "components" or first.labels.instances is not None:
         objects = ItemObjects(data, truth.numbers.name if truth.numbers else "")
     with PackedWriter(out, _shapes(info, truth, objects is not None, data.touching)) as writer:
@@ -122,6 +127,8 @@ def _pack(source: Declared, truth: Truth, data: Data, out: Path) -> _Packing:
                 writer.write("valid", (plane,), window, valid)
                 if objects and labels.instances is not None:
                     writer.write("instances", (plane,), window, objects.add(labels))
+                if agreement:
+                    agreement.update(others, labels.classes)
                 for index, other in enumerate(others):
                     writer.write("baselines", (index, plane), window, other)
             if objects:
@@ -132,7 +139,7 @@ def _pack(source: Declared, truth: Truth, data: Data, out: Path) -> _Packing:
             writer.write("sample_valid", (plane,), whole, sample_valid)
             if plane == info.depth // 2:
                 phash, thumb = signature(sample, sample_valid > 0)
-    return _Packing(measures, objects, phash, thumb)
+    return _Packing(measures, objects, agreement, phash, thumb)
 
 
 def _require_not_swapped(error: DataError, item: Item, folder: Path, info: Info, data: Data) -> None:
@@ -244,7 +251,8 @@ def inspect(item: Item, folder: Path, data: Data, target: Path, settings: str) -
         "scaled_from": json.dumps(declared.range),
         **measures.facts(data),
         "objects": objects.count if objects else None,
-        "label_counts": json.dumps(truth.labels.found),
+        **(packing.agreement.facts() if packing.agreement else {}),
+        "label_counts": json.dumps(truth.found),
         "phash": packing.phash,
         "thumb": packing.thumb.hex(),
         "notes": notes,

@@ -118,7 +118,7 @@ def _check_annotators(data: "Data") -> None:
     if len(set(data.annotators)) < len(data.annotators) or len(data.annotators) < 2:
         raise ValueError("annotators: name at least two, each once")
     if (len(data.classes) + 1) ** len(data.annotators) >= 2**62:
-        # the loader has one int64 per pixel for all labels (segcore.data.annotators)
+        # a sampler has one int64 per pixel for all labels (segcore.data.annotators)
         raise ValueError(
             f"annotators: {len(data.annotators)} of them with {len(data.classes)} classes are too many: name fewer"
         )

@@ -16,6 +16,7 @@ from segcore.constants import IGNORE
 from segcore.training.augmentation import change_intensities, copied, nearest_pixels, positions, warped
 from segcore.training.cut_objects import CutObjects
 from segcore.training.sampler import Augmentation, CropWindow, Sampler, nearest
+from segcore.training.soft_labels import decoded
 
 _WIDER = {np.dtype(np.uint16): np.int32, np.dtype(np.uint32): np.int64, np.dtype(np.float64): np.float32}
 
@@ -75,7 +76,7 @@ class GpuSampler:
         pixels, labels, valid, numbers, start = [], [], [], [], 0
         for item in self.sampler.data.windows["item"].unique():
             instances = self.sampler.instances
-            patch = data.whole(item, instances=instances, touching=not instances)
+            patch = data.whole(item, instances=instances, touching=not instances, soft=True)
             height, width = patch.label.shape
             image = patch.image.reshape(height * width, -1)
             image = np.array(image, dtype=_WIDER.get(image.dtype, image.dtype))
@@ -105,6 +106,8 @@ class GpuSampler:
         gain, shift = copied(torch.tensor(factors, dtype=torch.float32), self.device)[:, :, None].unbind(1)
         maps = {name: _turned(values, drawn) for name, values in self._maps(drawn).items()}
         maps["label"] = maps["label"].long()
+        if annotators := self.sampler.data.annotators:
+            maps["label"] = decoded(maps["label"], len(annotators), len(self.sampler.data.classes))
         if self.cut is not None:
             items = [window.item for window, _ in draws]
             maps["label"], maps["instance"] = self.cut.ignored(

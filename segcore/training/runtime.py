@@ -124,12 +124,7 @@ def choose_runtime(
             f"micro_batch {micro} of a batch of {settings.batch} on {processes.world} processes",
             "set train.common.speed.micro_batch to auto: each process already takes only a part of the batch",
         )
-    if data.annotators and speed.hold_data is True:
-        raise ParamsError(
-            "train.common.speed.hold_data: true is not possible with data.annotators", "set it to auto"
-        )
-    # labels of several annotators are averaged by the loader
-    on_device = not data.annotators and _resolve(
+    on_device = _resolve(
         speed.hold_data, on_gpu and data.training_bytes(instances) <= DATA_FRACTION * _free(device)
     )
     ahead = 0 if on_device else _resolve(speed.workers, _loaders(on_gpu))

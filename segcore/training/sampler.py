@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from segcore.data.annotators import decoded
 from segcore.data.prepared import LabelledImage, PreparedData
 from segcore.params import TrainSettings
 from segcore.training.augmentation import StrongAugmentation, change_intensities, warped_patch
 from segcore.training.cut_objects import CutObjects
+from segcore.training.soft_labels import decoded
 
 
 class Sampler:
@@ -85,8 +85,7 @@ class Sampler:
             batch = batch._replace(label=label, instance=instance)
         found = {name: tensor for name, tensor in batch._asdict().items() if tensor is not None}
         if self.data.annotators:
-            sizes = len(self.data.annotators), len(self.data.classes)
-            found["label"] = torch.from_numpy(decoded(found["label"].numpy(), *sizes))
+            found["label"] = decoded(found["label"], len(self.data.annotators), len(self.data.classes))
         return found
 
     def _patch(self, window: "CropWindow", strong: StrongAugmentation | None) -> LabelledImage:

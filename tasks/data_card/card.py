@@ -136,6 +136,14 @@ def _links(links: pd.DataFrame) -> list[dict[str, Any]]:
     return blocks
 
 
+def _agreement(good: pd.DataFrame, data: Data | None) -> list[str]:
+    """Line on how often several annotators agree."""
+    from tasks.data_card.annotators import agreement
+
+    found = agreement(good, data) if data else None
+    return ["", f"  annotators agree on {found['all']:.1%} of the pixels"] if found else []
+
+
 def _unused_objects(good: pd.DataFrame, data: Data | None) -> list[str]:
     """Line for annotations that have objects where no setting uses them."""
     count = 0 if data is None or data.has_objects else int(good["objects"].dropna().sum())
@@ -172,7 +180,7 @@ def summary(
     for name, value in facts(good).items():
         lines += _wrapped(value, " " * 15, f"  {name.lower() if name != 'CRS' else name:<12} ")
     if len(good):
-        lines += ["", *_class_lines(good, ink), *_unused_objects(good, data)]
+        lines += ["", *_class_lines(good, ink), *_agreement(good, data), *_unused_objects(good, data)]
     lines += _block_lines(_problems(table), f"Quarantined: {plural(bad, 'item')}", _RED, ink)
     lines += _block_lines(_notes(table, strays), "Noted", _YELLOW, ink)
     lines += _block_lines(_links(links), f"Linked: {plural(len(links), 'pair')}", _YELLOW, ink)
@@ -198,8 +206,8 @@ def card_html(
     """The card as HTML; arguments as of `write_card`."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+    from tasks.data_card import annotators, object_pictures, objects, pictures, values
     from tasks.data_card import facts as data_facts
-    from tasks.data_card import object_pictures, objects, pictures, values
     from tasks.data_card import rows as views
     from tasks.data_card.item_pictures import ItemPictures
     from tasks.formatting import FILTERS, theme
@@ -234,6 +242,7 @@ def card_html(
         "classes": classes,
         "problems": views.problem_blocks(table),
         "values": values.found(good, data),
+        "agreement": annotators.agreement(good, data),
         "objects": objects.view(found, data, p) if found else None,
         "merges": object_pictures.merge_pictures(found, store) if found else [],
         "merge_colours": object_pictures.LEGEND,

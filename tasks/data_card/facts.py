@@ -116,7 +116,8 @@ def short_crs(text: str) -> str:
 
 def declared(data: Data) -> dict[str, str]:
     """Settings of the section `data` of params.yaml: name -> text."""
-    pairs = f"{', '.join(data.image_patterns)} with {', '.join(data.mask_patterns)}"
+    masks = list(data.baselines.values()) if data.annotators else data.mask_patterns
+    pairs = f"{', '.join(data.image_patterns)} with {', '.join(masks)}"
     how = data.listing or (pairs if data.layout == "pairs" else data.layout)
     if data.objects:
         how += f"; object numbers in {data.objects}"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from segcore.class_colors import hex_color
+from segcore.comparison.annotators import agreement_text
 from segcore.comparison.results import Comparison, LeaderboardRow, read_comparison
 from segcore.comparison.surfaces import empty_policy
 from segcore.comparison.timing import milliseconds, timing
@@ -282,7 +283,7 @@ def _limits(comparison: Comparison | None, description: Mapping[str, Any]) -> st
     ]
     row = _row(comparison, description)
     notes += (
-        [comparison.verdict, *comparison.notes]
+        [comparison.verdict, *comparison.notes, *filter(None, [agreement_text(comparison)])]
         if comparison and row
         else ["There is no comparison with other networks."]
     )

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from segcore.comparison import annotators
 from segcore.comparison.leaderboard import leaderboard, leaderboard_markdown
 from segcore.comparison.results import Comparison, PairTest
 from segcore.comparison.surfaces import empty_policy
@@ -84,6 +85,7 @@ def scores_view(comparison: Comparison, costs: Mapping[str, Any] | None = None) 
         "object_columns": object_columns(board, comparison) if comparison.objects else [],
         "surface_columns": surface_columns(board, comparison) if comparison.surfaces else [],
         "surfaces": surface_lines(comparison),
+        "against_each": annotators.lines(comparison),
         "empty_policy": empty_policy(comparison),
         "ranked_by": "Objects" if metric.of_objects else "Surfaces" if metric.of_surfaces else "",
         "measures": measure_columns(board),
@@ -140,10 +142,11 @@ def _tiles(inputs: "Inputs") -> list[dict[str, str]]:
     tiles = [_tile(score(best.estimate, metric.unit), metric.unit, label, confidence)]
     if len(models) > 1:
         tiles.append(_lead_tile(comparison))
+    against = "against the majority of the others" if comparison.annotators else "on the same images"
     for row in comparison.leaderboard:
         if row.kind == "human" and headline in row.scores:
             value = score(row.scores[headline].estimate, metric.unit)
-            tiles.append(_tile(value, metric.unit, row.title, f"{metric.heading} on the same images"))
+            tiles.append(_tile(value, metric.unit, row.title, f"{metric.heading} {against}"))
     return [*tiles, *_object_tiles(comparison), *_speed_tiles(inputs), _held_out(comparison)]
 
 

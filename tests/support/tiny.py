@@ -32,6 +32,24 @@ def make_pairs(folder: Path, count: int = 12, size: tuple[int, int] = (48, 56)) 
     return folder
 
 
+# section data of make_annotated
+ANNOTATED = {"annotators": ["ann", "bob", "cyd"], "masks": "masks/{annotator}/{stem}.png"}
+
+
+def make_annotated(folder: Path, count: int = 12) -> Path:
+    """images/a<i>.png and masks/<annotator>/a<i>.png of three annotators, a tenth of whose pixels is wrong."""
+    rng, names = np.random.default_rng(0), ANNOTATED["annotators"]
+    for name in ("images", *(f"masks/{name}" for name in names)):
+        (folder / name).mkdir(parents=True)
+    for i in range(count):
+        image, mask = blobs(48, 56, seed=i)
+        Image.fromarray(image).save(folder / f"images/a{i}.png")
+        for name in names:
+            drawn = np.where(rng.random(mask.shape) < 0.1, 1 - mask, mask).astype(np.uint8) * 255
+            Image.fromarray(drawn).save(folder / f"masks/{name}/a{i}.png")
+    return folder
+
+
 def write_tif(path: Path, pixels: np.ndarray, **profile: Any) -> None:
     """(bands, H, W) as GeoTIFF, by default at 0.5 m in EPSG:32633."""
     path.parent.mkdir(parents=True, exist_ok=True)

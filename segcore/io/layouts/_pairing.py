@@ -49,8 +49,9 @@ class Pairing(Builder):
             parts = []
         valid = self._related_file("data.valid", data.valid, "valid mask") if data.valid else None
         objects = self._related_file("data.objects", data.objects, NUMBERS) if data.objects else None
+        word = "mask of" if data.annotators else "baseline"
         baselines = {
-            name: self._related_file(f"data.baselines.{name}", pattern, f"baseline {name}")
+            name: self._related_file(f"data.baselines.{name}", pattern, f"{word} {name}")
             for name, pattern in data.baselines.items()
         }
         split = self.split(words["split"]) if "split" in words else None

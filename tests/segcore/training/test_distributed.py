@@ -110,6 +110,17 @@ def test_a_distributed_training_is_repeatable_and_resumes_exactly(two, prepared_
 
 
 @pytest.mark.slow
+def test_labels_of_several_annotators_give_the_training_of_one_process(prepared_annotated, tmp_path):
+    ((alone,), (weights,)), (both, of_both) = (
+        trained(prepared_annotated, tmp_path / str(number), number) for number in (1, 2)
+    )
+    close(alone, both[0])
+    for name, tensor in of_both[0].items():
+        assert torch.equal(tensor, of_both[1][name]), name
+        torch.testing.assert_close(tensor, weights[name], rtol=0, atol=5e-3, msg=name)
+
+
+@pytest.mark.slow
 def test_loss_gradients_and_statistics_are_those_of_the_whole_batch(tmp_path):
     """In float64, where only a wrong formula could differ; the loss itself is float32."""
     launch(FORKED, "gradient_process.py", 2, tmp_path, "unet", "deeplab", "fcn")
@@ -131,8 +142,9 @@ def test_loss_and_gradients_of_instance_networks_on_each_process_are_those_of_th
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])
-def test_the_parts_of_all_processes_are_the_batch_of_one(prepared_scene, world):
-    p, data = prepared_scene
+@pytest.mark.parametrize("prepared", ["prepared_scene", "prepared_annotated"])
+def test_the_parts_of_all_processes_are_the_batch_of_one(prepared, world, request):
+    p, data = request.getfixturevalue(prepared)
     sampler = Sampler(data, TrainSettings(**{**SETTINGS, "batch": 5}), p.prepare.window, 0)
     whole = sampler.batch(4)
     parts = [sampler.batch(4, Distributed(rank, world).of_batch(5)) for rank in range(world)]

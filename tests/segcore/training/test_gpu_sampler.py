@@ -119,6 +119,27 @@ def test_16_bit_values_are_not_changed_on_the_device(prepared_scene, monkeypatch
     assert torch.allclose(wider, host.batch(0)["image"] * 257, rtol=1e-4, atol=1)
 
 
+@pytest.mark.parametrize(("scale", "strength"), [(1.0, 0), (1.25, 0), (1.25, 1)])
+def test_labels_of_several_annotators_are_those_of_the_sampler(prepared_annotated, scale, strength):
+    host = sampler(prepared_annotated, scale=scale, strength=strength)
+    # beyond the item too
+    host.places = [(item, row - 6, col) for item, row, col in host.places]
+    values, ignored = set(), 0
+    for _, other in batches(host):
+        label = other["label"]
+        assert label.shape == (6, 2, 32, 32) and label.dtype == torch.float32
+        values |= {round(value, 3) for value in label.unique().tolist()}
+        ignored += int((label.sum(1) == 0).sum())
+    assert values == {0.0, 0.333, 0.667, 1.0} and ignored
+
+
+def test_labels_of_several_annotators_count_among_the_bytes_on_the_device(prepared_annotated):
+    host = sampler(prepared_annotated)
+    on_device = GpuSampler(host, CPU)
+    held = (on_device.pixels, on_device.labels, on_device.valid)
+    assert sum(one.numel() * one.element_size() for one in held) == host.data.training_bytes()
+
+
 @pytest.fixture(scope="module")
 def numbered_scene(tmp_path_factory):
     """Prepared data of a scene whose labels and object numbers are equal up to a factor: (params, PreparedData)."""
