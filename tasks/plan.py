@@ -77,7 +77,7 @@ def write(p: params.Params, facts: dict[str, Any], target: Path = PLAN) -> Path:
 
 
 def asked(p: params.Params) -> dict[str, Any]:
-    """By key of `PLANNED`: the value in params.yaml, or "auto"; also train.common.budget, split.given and seeds."""
+    """By key of `PLANNED`: the value in params.yaml, or "auto"; and other settings that rules see."""
     common = params.TrainSettings.model_validate(p.train["common"]).model_dump()
     values = {**p.model_dump(include={"split", "prepare", "evaluate"}), "train": {"common": common}}
     by_hand = {key: get(values, key) for key in PLANNED}
@@ -85,7 +85,9 @@ def asked(p: params.Params) -> dict[str, Any]:
         **{key: AUTO if key in p.auto else value for key, value in by_hand.items()},
         "train.common.budget": common["budget"],
         "split.given": p.split.given,
+        "evaluate.ensemble": p.evaluate.ensemble,
         "seeds": p.seeds,
+        "defaults": p.defaults,
     }
 
 

@@ -42,12 +42,14 @@ PLANNED: dict[str, Any] = {
 }
 # compared where the data have objects and params.yaml names no architectures
 OBJECT_NETWORKS = ("unet", "mask_rcnn", "yolact", "solo")
-# keys without a default: where a section has none, they are `auto`
-REQUIRED = (
-    "split.fractions",
-    *("prepare.window", "prepare.stride"),
-    *(f"train.common.{key}" for key in ("steps", "batch", "crop", "validate_every")),
-)
+# a section with values for all these keys is set by hand: what it lacks then has its default. Any other section is the
+# plan's: what it lacks is `auto`
+OF_HAND = {
+    "split": ("split.fractions",),
+    "prepare": ("prepare.window", "prepare.stride"),
+    "train": tuple(f"train.common.{key}" for key in ("steps", "batch", "crop", "validate_every")),
+    "evaluate": ("evaluate.tile",),
+}
 
 
 def read_plan(path: Path, name: Any) -> dict[str, Any] | None:
@@ -77,7 +79,7 @@ def read_plan(path: Path, name: Any) -> dict[str, Any] | None:
 def filled(values: dict[str, Any], plan: Mapping[str, Any] | None) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Values of params.yaml with those of the plan in the place of `auto`, and the keys that are `auto`.
 
-    A section that lacks, and a key without a default that lacks, is `auto`.
+    A section that lacks is `auto`, and so is a key that lacks in a section which is not set by hand.
 
     Args:
         values: as read from params.yaml.
@@ -88,11 +90,7 @@ def filled(values: dict[str, Any], plan: Mapping[str, Any] | None) -> tuple[dict
         values.setdefault("architectures", list(OBJECT_NETWORKS))
         values.setdefault("compare", {"metric": "f1_50"})
     planned = PLANNED if plan is None else plan["values"]
-    for section in ("split", "prepare", "train", "evaluate"):
-        if section not in values:
-            for key in PLANNED:
-                if key.startswith(f"{section}."):
-                    put(values, key, AUTO)
+    by_hand = {name for name, keys in OF_HAND.items() if all(get(values, key, AUTO) != AUTO for key in keys)}
     train = values.get("train")
     train = train if isinstance(train, dict) else {}
     for name, own in train.items():
@@ -102,7 +100,8 @@ def filled(values: dict[str, Any], plan: Mapping[str, Any] | None) -> tuple[dict
                 for key, value in own.items()
             }
     for key, value in planned.items():
-        if get(values, key, AUTO if key in REQUIRED else None) == AUTO and _has_sections(values, key):
+        lacking = None if key.partition(".")[0] in by_hand else AUTO
+        if get(values, key, lacking) == AUTO and _has_sections(values, key):
             put(values, key, value)
             auto.append(key)
     _fit(values, auto)

@@ -69,11 +69,18 @@ class Params(Section):
     # keys that are `auto` in params.yaml, and whether their values are those of a plan
     _auto: tuple[str, ...] = ()
     _has_plan: bool = False
+    # keys of `PLANNED` that params.yaml lacks, in sections that are set by hand
+    _defaults: tuple[str, ...] = ()
 
     @property
     def auto(self) -> tuple[str, ...]:
         """Dotted keys that are `auto` in params.yaml."""
         return self._auto
+
+    @property
+    def defaults(self) -> tuple[str, ...]:
+        """Dotted keys that the plan could decide and params.yaml lacks, in sections that are set by hand."""
+        return self._defaults
 
     @property
     def is_planned(self) -> bool:
@@ -332,4 +339,7 @@ def load(path: Path | str = "params.yaml") -> Params:
     values, auto = planned.filled(values, plan)
     p = _validated(Params, values, str(path))
     p._auto, p._has_plan = auto, plan is not None
+    p._defaults = tuple(
+        key for key in planned.PLANNED if planned.get(values, key, planned.AUTO) == planned.AUTO
+    )
     return p

@@ -63,7 +63,8 @@ def plan(facts: Facts, data: Data, asked: Mapping[str, Any]) -> list[Decision]:
     Args:
         facts: of `segcore.planning.fingerprint.fingerprint`.
         data: settings.
-        asked: by key: the value in params.yaml, or "auto"; also "train.common.budget", "split.given" and "seeds".
+        asked: by key: the value in params.yaml, or "auto"; also "train.common.budget", "split.given",
+            "evaluate.ensemble", "seeds", and "defaults", the keys that params.yaml lacks in sections set by hand.
     """
     chosen, decisions = dict(asked), []
     for key, rule in RULES.items():
@@ -78,11 +79,12 @@ def plan(facts: Facts, data: Data, asked: Mapping[str, Any]) -> list[Decision]:
 
 def _by_hand(key: str, facts: Facts, data: Data, chosen: Chosen) -> str:
     """Why a setting has a value that the plan did not choose; small data say so even then."""
+    how = "default, in a section set by hand" if key in chosen["defaults"] else "set in params.yaml"
     if key == "split.folds" and chosen[key] is None:
         sentence = RULES[key].find(facts, data, {**chosen, "seeds": []})[2]
         if sentence.startswith(PROPOSED):
-            return f"set in params.yaml; {sentence}"
-    return "set in params.yaml"
+            return f"{how}; {sentence}"
+    return how
 
 
 def view(facts: Facts, data: Data) -> tuple[str | None, str]:

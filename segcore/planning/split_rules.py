@@ -98,6 +98,8 @@ def folds(facts: Facts, data: Data, chosen: Chosen) -> Found:
         return None, measured, f"at least {_FEW_TESTED} are tested by one split"
     if facts["has_splits"] or chosen["split.given"]:
         return None, measured, "few are tested, but their splits are given"
+    if chosen["evaluate.ensemble"]:
+        return None, measured, "few are tested, but the networks of an ensemble are trained on one split"
     folds = min(_FOLDS, units)
     if folds < _LEAST_FOLDS:
         return (

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 # artifacts are beside it, in mlruns/
 DEFAULT_URI = "sqlite:///mlflow.db"
 _SQLITE = "sqlite:///"
+# content of the lock file while a store is created
+_BEGUN = "creation has begun"
 # a line of a traceback that names an exception
 _REASON = re.compile(r"[\w.]+: |\w+(\.\w+)*(Error|Exception)\b")
 
@@ -87,10 +89,15 @@ def ensure_store(address: str) -> None:
     sqlite.check(file, RESTORE)
     # the lock file contains the version of MLflow that last upgraded the store, and the schema that it then had
     with locked(file.with_name(file.name + ".lock")) as version_file:
+        known = version_file.read_text(errors="replace")
+        if known == _BEGUN:
+            _remove_unfinished(file)
         # SQLite takes an empty file for a new store
         is_new = not file.exists() or file.stat().st_size == 0
-        is_current = not is_new and version_file.read_text(errors="replace") == _versions(file)
-        if not is_new and not is_current:
+        is_current = not is_new and known == _versions(file)
+        if is_new:
+            version_file.write_text(_BEGUN)
+        elif not is_current:
             _upgrade(address, file)
         follow(file, RESTORE)
         if is_current:
@@ -98,6 +105,15 @@ def ensure_store(address: str) -> None:
         # creates a missing store, and the rows that MLflow adds on first use
         _client(address).search_experiments(max_results=1)
         version_file.write_text(_versions(file))
+
+
+def _remove_unfinished(file: Path) -> None:
+    """Remove a store whose creation was killed: MLflow cannot continue it, and nothing can have been logged to it."""
+    target = Path(os.path.realpath(file))
+    # one with runs was put in its place
+    if target.exists() and sqlite.first_value(target, "SELECT count(*) FROM runs") in (None, "0"):
+        for suffix in ("", "-journal", "-wal", "-shm"):
+            target.with_name(target.name + suffix).unlink(missing_ok=True)
 
 
 def _versions(file: Path) -> str:

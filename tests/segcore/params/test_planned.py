@@ -9,9 +9,11 @@ import yaml
 
 from segcore import params
 from segcore.errors import ParamsError
+from segcore.params import merge
 from segcore.params.planned import AUTO, FORMAT, PLANNED, get
 
 DATA = {"name": "x", "source": "x", "classes": ["background", "square"], "label_values": {0: 0, 1: 1}}
+FRACTIONS = {"train": 0.6, "validation": 0.2, "test": 0.2}
 
 
 def load(folder: Path, **values: Any) -> params.Params:
@@ -50,8 +52,35 @@ def test_a_value_by_hand_is_kept(tmp_path: Path) -> None:
     )
     assert p.for_architecture("fcn").crop == 64
     assert "train.common.crop" not in p.auto and "train.common.steps" in p.auto
-    # null is a value, and a key that a section leaves out has the default of the code
-    assert not {"split.block", "train.common.magnify"} & set(p.auto)
+    # null is a value
+    assert "split.block" not in p.auto and p.defaults == ()
+
+
+@pytest.mark.parametrize(
+    ("section", "by_hand", "key", "default"),
+    [
+        ({"split": {"seed": 1}}, {"fractions": FRACTIONS}, "split.block", None),
+        ({"prepare": {"window": 64}}, {"stride": 16}, "prepare.spacing", None),
+        (
+            {"train": {"common": {"budget": "standard", "steps": 9}}},
+            {"common": {"batch": 2, "crop": 32, "validate_every": 3}},
+            "train.common.augment.flip",
+            True,
+        ),
+        ({"evaluate": {"flips": True}}, {"tile": 704}, "evaluate.overlap", 64),
+    ],
+)
+def test_what_a_section_lacks_is_auto_unless_it_is_set_by_hand(
+    tmp_path: Path, section: dict[str, Any], by_hand: dict[str, Any], key: str, default: Any
+) -> None:
+    plan(tmp_path)
+    p = load(tmp_path, **section)
+    assert key in p.auto and p.defaults == ()
+    (name,) = section
+    p = load(tmp_path, **merge(section, {name: by_hand}))
+    assert key not in p.auto and key in p.defaults
+    values = p.model_dump() | {"train": {"common": p.for_architecture("unet").model_dump()}}
+    assert get(values, key) == default
 
 
 def test_auto_of_an_architecture_means_as_in_common(tmp_path: Path) -> None:
@@ -86,8 +115,8 @@ def test_folds_of_the_plan_count_only_with_seeds_that_train_each(
             load(tmp_path, seeds=seeds)
         return
     assert load(tmp_path, seeds=seeds).split.folds == folds
-    # a section of its own that leaves folds out has none
-    assert load(tmp_path, seeds=seeds, split={"fractions": AUTO}).split.folds is None
+    # a section that is set by hand and leaves folds out has none
+    assert load(tmp_path, seeds=seeds, split={"fractions": FRACTIONS}).split.folds is None
 
 
 def test_the_plan_of_another_dataset_or_version_does_not_count(tmp_path: Path) -> None:

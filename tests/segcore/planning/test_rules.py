@@ -15,15 +15,21 @@ def data(**over: Any) -> Data:
     return Data.model_validate(values | over)
 
 
+# settings that rules see beside those that they decide
+OTHERS: dict[str, Any] = {
+    "train.common.budget": "standard",
+    "split.given": {},
+    "evaluate.ensemble": False,
+    "seeds": [0, 1],
+    "defaults": (),
+}
+
+
 def values(
     measured: dict[str, Any], over: dict[str, Any] | None = None, budget: str = "standard", **of: Any
 ) -> Any:
     """Values of the plan by the last part of their key."""
-    asked = (
-        dict.fromkeys(PLANNED, AUTO)
-        | (over or {})
-        | {"train.common.budget": budget, "split.given": {}, "seeds": [0, 1]}
-    )
+    asked = dict.fromkeys(PLANNED, AUTO) | (over or {}) | OTHERS | {"train.common.budget": budget}
     return {d.key.rpartition(".")[2]: d.value for d in plan(measured, data(**of), asked)}
 
 
@@ -32,23 +38,13 @@ def structures(width: float, side: float) -> dict[str, dict[str, float]]:
 
 
 def test_every_setting_is_decided_with_measurement_source_and_sentence() -> None:
-    asked = dict.fromkeys(PLANNED, AUTO) | {
-        "train.common.budget": "standard",
-        "split.given": {},
-        "seeds": [0, 1],
-    }
-    decisions = plan(facts(), data(), asked)
+    decisions = plan(facts(), data(), dict.fromkeys(PLANNED, AUTO) | OTHERS)
     assert {d.key for d in decisions} == set(PLANNED)
     assert all(d.by == "plan" and d.source and d.sentence for d in decisions)
 
 
 def test_a_value_fixed_by_hand_wins_and_others_follow_it() -> None:
-    asked = dict.fromkeys(PLANNED, AUTO) | {
-        "train.common.crop": 96,
-        "train.common.budget": "standard",
-        "split.given": {},
-        "seeds": [0],
-    }
+    asked = dict.fromkeys(PLANNED, AUTO) | OTHERS | {"train.common.crop": 96}
     decisions = {d.key: d for d in plan(facts(), data(), asked)}
     assert (decisions["train.common.crop"].value, decisions["train.common.crop"].by) == (96, "hand")
     assert decisions["prepare.window"].value == 128
@@ -173,11 +169,7 @@ def test_folds_are_chosen_where_few_groups_are_tested_and_seeds_fit(
     small = {"height": [512.0] * 3, "width": [512.0] * 3, "groups": independent}
     measured = facts(independent=independent, **small)
     for value, by in ((AUTO, "plan"), (None, "hand")):
-        asked = dict.fromkeys(PLANNED, AUTO) | {
-            "train.common.budget": "quick",
-            "split.given": {},
-            "seeds": seeds,
-        }
+        asked = dict.fromkeys(PLANNED, AUTO) | OTHERS | {"seeds": seeds}
         (found,) = (
             d for d in plan(measured, data(), asked | {"split.folds": value}) if d.key == "split.folds"
         )
@@ -191,12 +183,20 @@ def test_folds_are_chosen_where_few_groups_are_tested_and_seeds_fit(
 def test_folds_count_blocks_and_leave_given_splits_alone() -> None:
     large = facts(groups=2, independent=2, items=2, height=[4096.0] * 3, width=[4096.0] * 3)
     assert values(large)["block"] == 512 and values(large)["folds"] is None
-    asked = {"train.common.budget": "quick", "split.given": {"test": ["a"]}, "seeds": [0, 1, 2]}
-    for few, over in (
-        (facts(independent=3), asked),
-        (facts(independent=3, has_splits=True), {**asked, "split.given": {}}),
+    asked = OTHERS | {"seeds": [0, 1, 2]}
+    for few, over, text in (
+        (facts(independent=3), {**asked, "split.given": {"test": ["a"]}}, "splits are given"),
+        (facts(independent=3, has_splits=True), asked, "splits are given"),
+        (facts(independent=3), {**asked, "evaluate.ensemble": True}, "trained on one split"),
     ):
         (found,) = (
             d for d in plan(few, data(), dict.fromkeys(PLANNED, AUTO) | over) if d.key == "split.folds"
         )
-        assert found.value is None and "splits are given" in found.sentence
+        assert found.value is None and text in found.sentence
+
+
+def test_the_default_of_a_section_set_by_hand_is_called_one() -> None:
+    asked = dict.fromkeys(PLANNED, AUTO) | OTHERS | {"train.common.batch": 4, "train.common.loss": "dice"}
+    found = {d.key: d.sentence for d in plan(facts(), data(), asked | {"defaults": ("train.common.loss",)})}
+    assert found["train.common.batch"] == "set in params.yaml"
+    assert found["train.common.loss"] == "default, in a section set by hand"

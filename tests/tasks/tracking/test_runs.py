@@ -213,6 +213,20 @@ def test_a_file_that_is_not_a_store_is_reported(params: Params, tmp_path: Path) 
     assert "tracking.uri" in caught.value.remedy
 
 
+@pytest.mark.usefixtures("project")
+def test_a_store_whose_creation_was_killed_is_created_again(tmp_path: Path) -> None:
+    """At any moment of it: SQLite keeps the tables of the steps that were finished."""
+    create = f"from tasks.tracking.store import ensure_store; ensure_store('sqlite:///{tmp_path}/mlflow.db')"
+    process = subprocess.Popen([sys.executable, "-c", create], cwd=ROOT)
+    file = tmp_path / "mlflow.db"
+    while not (file.exists() and file.stat().st_size > 100_000) and process.poll() is None:
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    store.ensure_store(f"sqlite:///{file}")
+    assert MlflowClient(f"sqlite:///{file}").search_experiments()
+
+
 def test_any_number_of_scores_is_logged(project: Path, params: Params) -> None:
     scores = {f"test/{i}": float(i) for i in range(1001)}
     with tracking.training_run(Tracker.open(params), params, "unet", 78, "U-Net") as run:
