@@ -210,15 +210,18 @@ def _plain(value: Any) -> str:
 
 def _human_notes(standing: Standing, p: Params) -> list[str]:
     best, lines = standing.models[0], []
-    truth = "the majority of the others" if p.data.annotators else "the same ground truth"
     for human, difference in standing.humans:
+        reached = (
+            f"{human.title}, a human, reaches dataset {METRICS[p.compare.metric].title} "
+            f"{_value(human.estimate, p)} against"
+        )
+        if p.data.annotators:
+            # networks are scored against another majority: there is no difference to tell
+            lines.append(f"{reached} the majority of the others.")
+            continue
         side = "below" if difference.difference < 0 else "above"
         signed = difference.times(-1 if side == "below" else 1)
-        lines.append(
-            f"{human.title}, a human, reaches dataset {METRICS[p.compare.metric].title} "
-            f"{_value(human.estimate, p)} against {truth}; "
-            f"{best.title} is {_amount(signed, p)} {side} that."
-        )
+        lines.append(f"{reached} the same ground truth; {best.title} is {_amount(signed, p)} {side} that.")
     return lines
 
 
