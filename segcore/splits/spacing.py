@@ -14,7 +14,10 @@ import pandas as pd
 from segcore.data.packed import Packed, PackedWriter
 from segcore.data.prepared import RESAMPLED, steps_to
 from segcore.data.resampling import Size, new_size, resized_labels, resized_pixels
+from segcore.errors import DataError
 
+# planes of fewer rows or columns than this are not made, nor planes with this many times their own
+_LEAST, _MOST = 16, 16
 Each = Callable[[Callable[[Any], Any], list[Any]], Iterable[Any]]
 
 
@@ -37,26 +40,59 @@ def training_items(
         packed: folder of the packed items.
         target: folder of the prepared data.
         each: results of a function for all jobs.
+
+    Raises:
+        DataError: the spacing does not fit to these images.
     """
     if spacing is None:
         return items
-    trained = set(regions.loc[regions["split"] == "train", "item"])
-    volumes = items[items["id"].isin(trained)].drop_duplicates("packed")
-    sizes: dict[str, Size] = {}
-    for row in volumes.itertuples():
-        steps = steps_to(spacing, row.spacing)
-        size = (int(row.height), int(row.width))
-        if steps and new_size(size, steps) != size:
-            sizes[str(row.packed)] = new_size(size, steps)
-    if sizes:
-        (target / RESAMPLED).mkdir()
-    list(each(lambda name: resample(packed / name, target / RESAMPLED / name, sizes[name]), list(sizes)))
-    changed = items["packed"].isin(list(sizes))
+    changed = _new_sizes(items.drop_duplicates("packed"), spacing)
+    trained = regions.loc[regions["split"] == "train", "item"]
+    of_training = items["id"].isin(set(trained)) & items["packed"].isin(list(changed))
+    names = items.loc[of_training, "packed"]
+    if names.empty:
+        return items
+    (target / RESAMPLED).mkdir()
+    list(
+        each(
+            lambda name: resample(packed / name, target / RESAMPLED / name, changed[name]),
+            list(names.unique()),
+        )
+    )
     new = items.copy()
-    new.loc[changed, "height"] = [sizes[name][0] for name in items.loc[changed, "packed"]]
-    new.loc[changed, "width"] = [sizes[name][1] for name in items.loc[changed, "packed"]]
-    new.loc[changed, "packed"] = f"{RESAMPLED}/" + items.loc[changed, "packed"]
+    new.loc[of_training, ["height", "width"]] = [changed[name] for name in names]
+    new.loc[of_training, "packed"] = f"{RESAMPLED}/" + names
     return new
+
+
+def _new_sizes(volumes: pd.DataFrame, spacing: tuple[float, float]) -> dict[str, Size]:
+    """Packed file -> rows and columns of its planes in a spacing, of volumes that have another one.
+
+    Raises:
+        DataError: no image has a spacing, or planes would become absurdly small or large.
+    """
+    known, sizes = 0, {}
+    for row in volumes.itertuples():
+        steps, own = steps_to(spacing, str(row.spacing)), (int(row.height), int(row.width))
+        if steps is None:
+            continue
+        known += 1
+        new = new_size(own, steps)
+        pairs = list(zip(new, own, strict=True))
+        if any(a < min(b, _LEAST) or a > _MOST * b for a, b in pairs):
+            raise DataError(
+                f"{row.id}: planes of {own[0]} x {own[1]} pixels would become {new[0]} x {new[1]} with "
+                f"prepare.spacing: {list(spacing)}",
+                "correct prepare.spacing in params.yaml (in mm, rows and columns), or set it to null or auto",
+            )
+        if new != own:
+            sizes[str(row.packed)] = new
+    if not known:
+        raise DataError(
+            f"prepare.spacing: {list(spacing)}: no image has a spacing in mm",
+            "set prepare.spacing to null in params.yaml; train.common.magnify enlarges images of any kind",
+        )
+    return sizes
 
 
 def resample(source: Path, target: Path, size: Size) -> None:

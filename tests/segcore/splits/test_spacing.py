@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -12,12 +13,13 @@ from segcore.constants import IGNORE
 from segcore.data.prepared import LabelledImage, PreparedData
 from segcore.data.resampling import resized_labels, resized_pixels
 from segcore.data.training_images import facts_of_training
-from segcore.errors import ParamsError
+from segcore.errors import DataError, ParamsError
 from segcore.inference.tiling import predict_patch
 from segcore.models.base.bundle import save_bundle
 from segcore.models.base.factory import build_model
 from segcore.params import Predict
 from segcore.prediction.predictor import Predictor
+from segcore.splits.spacing import training_items
 from segcore.training.sampler import Sampler
 from tasks.ingest import ingest
 from tasks.prepare import prepare
@@ -146,3 +148,34 @@ def test_no_spacing_with_blocks(project: Path) -> None:
     path.write_text(yaml.safe_dump(values))
     with pytest.raises(ParamsError, match=r"prepare\.spacing is not possible with split\.block"):
         params.load(path)
+
+
+def table(*spacings: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Items of 40 x 36 pixels, of which the first is of the training split."""
+    names = [f"v{number}" for number in range(len(spacings))]
+    items = pd.DataFrame({"id": names, "packed": names, "height": 40, "width": 36, "spacing": spacings})
+    return items, pd.DataFrame({"item": names, "split": ["train", *["test"] * (len(names) - 1)]})
+
+
+def test_volumes_that_have_the_spacing_are_not_copied(tmp_path: Path) -> None:
+    """Also where the only one of another spacing is no training volume."""
+    items, regions = table("[3, 1, 1]", "[3, 0.5, 0.5]")
+    found = training_items(items, regions, (1.0, 1.0), tmp_path, tmp_path, map)
+    assert found.equals(items) and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("spacing", "of", "text"),
+    [
+        ((100.0, 100.0), "[3, 1, 1]", "v0: planes of 40 x 36 pixels would become 1 x 1"),
+        ((1.0, 3.0), "[3, 1, 1]", "v0: planes of 40 x 36 pixels would become 40 x 12"),
+        ((0.01, 0.01), "[3, 1, 1]", "4000 x 3600"),
+        ((2.0, 2.0), "null", "no image has a spacing in mm"),
+    ],
+)
+def test_a_spacing_that_cannot_be_meant_is_refused(
+    spacing: tuple[float, float], of: str, text: str, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=r"prepare\.spacing") as caught:
+        training_items(*table(of), spacing, tmp_path, tmp_path, map)
+    assert text in caught.value.what and "params.yaml" in caught.value.remedy
