@@ -151,7 +151,8 @@ def _read_some(data: params.Data, folder: Path, made: "Guess") -> "pd.DataFrame"
 
 def summary(made: "Guess", table: "pd.DataFrame", data: params.Data) -> str:
     """What was found, as text: images and masks, classes with their shares, and items that cannot be used."""
-    lines = [f"{data.name}: {len(made.images):,} images with masks in {data.source}"]
+    number = f"{len(made.images):,} image{'s' * (len(made.images) != 1)}"
+    lines = [f"{data.name}: {number} with masks in {data.source}"]
     for what, paths in (
         ("images without a mask", made.without_mask),
         ("masks without an image", made.without_image),

@@ -72,7 +72,7 @@ def read_plan(path: Path, name: Any) -> dict[str, Any] | None:
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ParamsError(
             f"{path}: the plan cannot be read ({type(error).__name__}: {error})",
-            "delete it, and run the step plan again",
+            "delete it, and run the command plan",
         ) from error
 
 

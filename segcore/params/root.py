@@ -95,7 +95,7 @@ class Params(Section):
         """
         if not self.is_planned:
             raise ParamsError(
-                f"params.yaml: {self._auto[0]} is auto, but there is no plan", "run `python -m tasks plan` first"
+                f"params.yaml: {self._auto[0]} is auto, but there is no plan", "run the command plan first"
             )
 
     def require_one_split(self) -> None:

@@ -112,10 +112,10 @@ def _empty(name: str, groups: int, decision: "Assignment") -> DataError:
         f"the {name} split is empty ({groups} groups, {linked} after linked ones are joined, "
         f"{len(decision.aside)} items set aside)"
     )
-    remedy = (
-        "add data, make data.group finer, change split.fractions or split.seed, assign groups in split.given, "
-        "or set split.block"
-    )
+    remedy = "add data, make data.group finer, or set split.block, which divides large scenes"
+    # with fewer groups no other shares or seed give each split one
+    if groups >= len(SPLITS):
+        remedy += "; or change split.fractions or split.seed, or assign groups in split.given"
     if not decision.joined or linked >= groups:
         return DataError(what, remedy)
     # as text: kind, number of pairs, and some of them

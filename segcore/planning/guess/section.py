@@ -1,6 +1,7 @@
 """Guesses the section `data` of params.yaml from a folder: what users would otherwise write by hand."""
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -122,7 +123,8 @@ def guess(folder: Path, source: str | None = None) -> Guess:
 
 def _name(text: str) -> str:
     """A name of the dataset from that of its folder."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "data"
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    return re.sub(r"[^a-z0-9]+", "-", plain.lower()).strip("-") or "data"
 
 
 def _fill(made: Guess, folder: Path, files: Files) -> None:
@@ -251,6 +253,10 @@ def _nothing(folder: Path, files: Files) -> DataError:
         remedy = (
             f"unpack {', '.join(packed[:3])}" if packed else "name the folder of your images, or convert them"
         )
+        links = sorted(path.name for path in folder.iterdir() if path.is_symlink() and path.is_dir())
+        if links:
+            looked += f", and not through links to folders, {', '.join(links[:3])},"
+            remedy = "copy the folders that the links lead to, or link their files"
         endings = ", ".join(images.extensions())
         return DataError(f"{folder}: no image found ({looked} for {endings})", remedy, kind="no-images")
     shown = ", ".join(sorted({m.path for f in pictures for m in f.members[:1]})[:4])

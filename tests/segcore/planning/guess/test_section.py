@@ -411,6 +411,11 @@ def _archive(folder: Path) -> None:
     (folder / "data.zip").write_bytes(b"PK")
 
 
+def _linked_folder(folder: Path) -> None:
+    picture(folder / ".elsewhere/a.png")
+    (folder / "images").symlink_to(folder / ".elsewhere")
+
+
 def _images_alone(folder: Path) -> None:
     picture(folder / "images/a.png")
 
@@ -431,6 +436,7 @@ def _empty_masks(folder: Path) -> None:
     [
         (_only_text, "no image found"),
         (_archive, "unpack data.zip"),
+        (_linked_folder, "not through links to folders, images,"),
         (_images_alone, "no masks found"),
         (_jpeg_masks, "JPEG"),
         (_empty_masks, "masks hold 0 alone"),
