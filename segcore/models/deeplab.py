@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from segcore.errors import ModelError
 from segcore.models.base.encoders import Encoder, build_encoder
+from segcore.models.base.keywords import require_list, require_share, require_switch, require_whole
 from segcore.models.base.model import choose, conv_bn_relu, upsample
 from segcore.models.base.pretrained import load_encoder_weights
 from segcore.models.base.semantic import SemanticModel
@@ -79,13 +80,25 @@ def build(
     choose("version", version, ("v1", "v2", "v3", "v3+"))
     choose("output_stride", output_stride, (16, 8))
     assert output_stride and aspp_channels is not None and separable is not None and dropout is not None
+    given = {
+        "aspp_channels": aspp_channels,
+        "atrous_rates": atrous_rates,
+        "separable": separable,
+        "dropout": dropout,
+    }
+    require_whole(given, "aspp_channels", least=0 if version in _SUMMED else 1)
+    require_switch(given, "separable")
+    require_share(given, "dropout")
     if atrous_rates is None:
         at_8 = _SUMMED.get(version, (12, 24, 36))
         atrous_rates = [rate * 8 // output_stride for rate in at_8]
+    else:
+        require_list(given, "atrous_rates", whole=True, auto=False)
     if version in _SUMMED and separable:
         raise ModelError(
             f"separable is true, and DeepLab {version} has no separable convolutions",
             "set separable to null, or version to v3 or v3+",
+            "separable",
         )
     trunk = build_encoder(encoder, in_channels, weights, output_stride)
     if version not in _SUMMED:
