@@ -27,7 +27,7 @@ from segcore import params as parameters
 from segcore.errors import StageError
 from segcore.files import is_locked, locked, try_locked
 from segcore.params import Params
-from tasks import batches
+from tasks import batches, networks
 from tasks.project import COMPARE_LOCK, RETRAIN_LOCK
 from tasks.promotion.record import DecisionRecord, records
 from tasks.versioning import git
@@ -96,6 +96,7 @@ def _round(params: Params, retries: int) -> State[Any]:
     sentence = batches.waiting_text(params)
     if sentence:
         return _without_training(params, "Waiting", sentence)
+    networks.require_networks_in_process()
     received = steps.receive_batch(params)
     registry = None
     if not _all_decided(params):

@@ -37,8 +37,7 @@ from segcore.models.base.semantic import SemanticModel
 
 # the best in table 1 of V3+
 _LOW_LEVEL_CHANNELS = 48
-
-
+_VERSIONS = ("v1", "v2", "v3", "v3+")
 # dilations of the branches of the versions that sum their scores, at output stride 8
 _SUMMED = {"v1": (12,), "v2": (6, 12, 18, 24)}
 
@@ -77,7 +76,7 @@ def build(
     Raises:
         ModelError: an unknown value, or weights that do not fit.
     """
-    choose("version", version, ("v1", "v2", "v3", "v3+"))
+    choose("version", version, _VERSIONS)
     choose("output_stride", output_stride, (16, 8))
     assert output_stride and aspp_channels is not None and separable is not None and dropout is not None
     given = {
@@ -116,7 +115,11 @@ def resolved(keywords: Mapping[str, Any]) -> dict[str, Any]:
 
     V1 and v2 have output stride 8, dropout 0.5, and with VGG 1024 channels in fc6 and fc7, as published; v3 and v3+
     output stride 16, dropout 0.1 and 128 channels, separable.
+
+    Raises:
+        ModelError: an unknown version.
     """
+    choose("version", keywords["version"], _VERSIONS)
     is_summed, is_vgg = keywords["version"] in _SUMMED, str(keywords["encoder"]).startswith("vgg")
     of_version = {
         "output_stride": 8 if is_summed else 16,

@@ -107,7 +107,13 @@ def resolved(keywords: Mapping[str, Any]) -> dict[str, Any]:
 
     A training compares them with those of the champion that it starts from.
     """
-    return {key: value for key, value in keywords.items() if key not in _ADDED or value != _ADDED[key]}
+
+    def is_default(key: str, value: Any) -> bool:
+        # true is no number
+        default = _ADDED.get(key)
+        return key in _ADDED and value == default and isinstance(value, bool) == isinstance(default, bool)
+
+    return {key: value for key, value in keywords.items() if not is_default(key, value)}
 
 
 def double_conv(in_channels: int, out_channels: int, norm: str = "batch") -> nn.Sequential:

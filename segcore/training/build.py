@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 
 from segcore.data.prepared import PreparedData
-from segcore.errors import DataError
+from segcore.errors import DataError, ModelError, ParamsError
 from segcore.models.base.factory import build_model, check_keywords, defaults, fitted, kind
 from segcore.models.base.model import SegmentationModel
 from segcore.models.base.object_sizes import QUANTILES, ObjectSizes
@@ -110,14 +110,17 @@ def check_network(
         foreground: indices of the classes that have objects.
 
     Raises:
-        ModelError: a keyword, the encoder or its weights are impossible; ParamsError: the loss is unknown.
+        ModelError: a keyword, the encoder, its weights or the loss are impossible.
     """
     check_keywords(architecture, settings.model)
     keywords = _keywords(settings)
     if kind(architecture) == "instance":
         keywords["foreground"] = foreground
     else:
-        build_loss(settings.loss)
+        try:
+            build_loss(settings.loss)
+        except ParamsError as error:
+            raise ModelError(error.what, error.remedy, "loss") from error
     # its tensors have shapes and no values
     with torch.device("meta"):
         build_model(architecture, _USUAL_BANDS, num_classes, **keywords)
