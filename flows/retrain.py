@@ -96,7 +96,8 @@ def _round(params: Params, retries: int) -> State[Any]:
     sentence = batches.waiting_text(params)
     if sentence:
         return _without_training(params, "Waiting", sentence)
-    networks.require_networks_in_process()
+    if _may_train(params):
+        networks.require_networks_in_process()
     received = steps.receive_batch(params)
     registry = None
     if not _all_decided(params):
@@ -140,6 +141,15 @@ def _all_decided(params: Params) -> bool:
     """Whether there is a decision, and no batch without one."""
     acted = any(one.acted for one in records(Path(), params.data.name))
     return acted and not batches.undecided(params)
+
+
+def _may_train(params: Params) -> bool:
+    """Whether the inbox has files, or there is no decision on a batch or at all."""
+    from segcore.ingest.inbox import Inbox
+
+    return not _all_decided(params) or bool(
+        Inbox(params.retrain.inbox, change=False).listing().unchanged_since
+    )
 
 
 def _open_registry(params: Params) -> "Registry":
