@@ -29,7 +29,7 @@ from segcore.comparison.results import read_comparison
 from segcore.errors import SegflowError, StageError
 from segcore.files import alone
 from segcore.params import Params
-from tasks import batches, sqlite, training_time
+from tasks import batches, networks, sqlite, training_time
 from tasks.configure import configure
 from tasks.project import COMPARE_LOCK, COMPARISON, PLAN, comparison_file, report_folder
 from tasks.reporting.age import is_current
@@ -172,6 +172,9 @@ def _compare(params: Params, retries: int) -> dict[str, str]:
     try:
         if not pipeline.nothing_to_do:
             startup.start_fork_server(threads)
+        if trainings:
+            # before the first stage; in a fork, because torch takes seconds to import
+            networks.require_networks_in_process({**startup.variables(), **threads})
         force = set() if current else {"report"}
         pool = (
             workers.Pool(params, pipeline.graph, tracker)

@@ -10,7 +10,7 @@ from segcore.errors import SegflowError, StageError
 from segcore.ingest import catalog
 from segcore.metrics import METRICS
 from segcore.params import Params
-from tasks import batches
+from tasks import batches, networks
 from tasks.inbox_result import Received
 from tasks.project import DVC_LOCK
 from tasks.promotion import publish
@@ -71,6 +71,7 @@ def plan_of(p: Params) -> Plan:
     folder = batches.folder_of(p)
     plan.attempt(lambda: run_state.require_sections(p))
     plan.attempt(p.require_one_split)
+    plan.attempt(lambda: networks.require_networks(p))
     plan.attempt(lambda: git.require_usable(read_only=True, dataset=p.data.name))
     plan.attempt(lambda: approval.require_server(p))
     plan.attempt(lambda: batches.require_complete(p))

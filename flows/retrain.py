@@ -27,7 +27,7 @@ from segcore import params as parameters
 from segcore.errors import StageError
 from segcore.files import is_locked, locked, try_locked
 from segcore.params import Params
-from tasks import batches
+from tasks import batches, networks
 from tasks.project import COMPARE_LOCK, RETRAIN_LOCK
 from tasks.promotion.record import DecisionRecord, records
 from tasks.versioning import git
@@ -96,6 +96,8 @@ def _round(params: Params, retries: int) -> State[Any]:
     sentence = batches.waiting_text(params)
     if sentence:
         return _without_training(params, "Waiting", sentence)
+    if _may_train(params):
+        networks.require_networks_in_process()
     received = steps.receive_batch(params)
     registry = None
     if not _all_decided(params):
@@ -139,6 +141,15 @@ def _all_decided(params: Params) -> bool:
     """Whether there is a decision, and no batch without one."""
     acted = any(one.acted for one in records(Path(), params.data.name))
     return acted and not batches.undecided(params)
+
+
+def _may_train(params: Params) -> bool:
+    """Whether the inbox has files, or there is no decision on a batch or at all."""
+    from segcore.ingest.inbox import Inbox
+
+    return not _all_decided(params) or bool(
+        Inbox(params.retrain.inbox, change=False).listing().unchanged_since
+    )
 
 
 def _open_registry(params: Params) -> "Registry":

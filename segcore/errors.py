@@ -62,7 +62,7 @@ class SegflowError(Exception):
         super().__init__(f"{self.what}\n  Remedy: {self.remedy}")
 
     # Pickling by message alone would lose the arguments when an error is sent to another process.
-    def __reduce__(self) -> tuple[type, tuple[str, ...]]:
+    def __reduce__(self) -> tuple[type, tuple[str | None, ...]]:
         return type(self), (self.what, self.remedy)
 
 
@@ -96,7 +96,20 @@ class DownloadError(SegflowError):
 
 
 class ModelError(SegflowError):
-    """An architecture, encoder, weights file or bundle is unknown or damaged."""
+    """An architecture, encoder, weights file or bundle is unknown or damaged.
+
+    Args:
+        what: what is wrong, naming the file or setting.
+        remedy: what to do about it.
+        key: keyword of an architecture that has the wrong value, if it is one.
+    """
+
+    def __init__(self, what: str, remedy: str, key: str | None = None) -> None:
+        super().__init__(what, remedy)
+        self.key = key
+
+    def __reduce__(self) -> tuple[type, tuple[str | None, ...]]:
+        return type(self), (self.what, self.remedy, self.key)
 
 
 class ExportError(SegflowError):

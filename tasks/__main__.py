@@ -24,7 +24,7 @@ COMMANDS = {
     "registry": "compare the model registry with the records, or restore one from the other",
     "predict": "predict new scenes with any model",
     "export": "write any model as a file of another format, such as ONNX",
-    "complete": "add the sections that stages need and params.yaml lacks",
+    "complete": "add the sections that params.yaml lacks, and check the networks",
     "configure": "merge an example into params.yaml",
     "transfer": "start trainings from the weights of a model of other data",
     "lr-range": "find learning rates by a range test",

@@ -1,7 +1,7 @@
 """Complete params.yaml: sections that lack are added with their defaults, `auto` where the plan decides.
 
 DVC reads architectures, seeds and the parameters of its stages in params.yaml itself. Comments are kept. Comparisons
-and `make repro` begin with it; `python -m tasks complete` does it alone.
+and `make repro` begin with it; `python -m tasks complete` does it alone, and checks that all networks can be built.
 """
 
 import argparse
@@ -14,6 +14,7 @@ from segcore.files import atomic_write
 from segcore.params.planned import AUTO, PLANNED, get, put
 from tasks import console
 from tasks.configure import keep, round_trip
+from tasks.networks import require_networks
 from tasks.project import PARAMS
 
 # sections and keys that dvc.yaml names
@@ -98,7 +99,12 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m tasks complete", description=__doc__)
     parser.add_argument("--params", type=Path, default=PARAMS, help="parameters file (default: %(default)s)")
-    console.run(lambda arguments: complete(arguments.params), parser)
+
+    def run(arguments: argparse.Namespace) -> None:
+        complete(arguments.params)
+        require_networks(params.load(arguments.params))
+
+    console.run(run, parser)
 
 
 console.refuse_as_script(__name__)

@@ -104,9 +104,11 @@ def main() -> None:
             plan(params.load(arguments.params))
             return
         from tasks.complete import complete, write_plan
+        from tasks.networks import require_networks
         from tasks.versioning import stages
 
         complete(arguments.params)
+        require_networks(params.load(arguments.params))
         stages.init_if_needed()
         for stage in ("ingest", "plan"):
             stages.reproduce(stage)

@@ -30,14 +30,14 @@ from torch import Tensor, nn
 
 from segcore.errors import ModelError
 from segcore.models.base.encoders import Encoder, build_encoder
+from segcore.models.base.keywords import require_list, require_share, require_switch, require_whole
 from segcore.models.base.model import choose, conv_bn_relu, upsample
 from segcore.models.base.pretrained import load_encoder_weights
 from segcore.models.base.semantic import SemanticModel
 
 # the best in table 1 of V3+
 _LOW_LEVEL_CHANNELS = 48
-
-
+_VERSIONS = ("v1", "v2", "v3", "v3+")
 # dilations of the branches of the versions that sum their scores, at output stride 8
 _SUMMED = {"v1": (12,), "v2": (6, 12, 18, 24)}
 
@@ -76,16 +76,28 @@ def build(
     Raises:
         ModelError: an unknown value, or weights that do not fit.
     """
-    choose("version", version, ("v1", "v2", "v3", "v3+"))
+    choose("version", version, _VERSIONS)
     choose("output_stride", output_stride, (16, 8))
     assert output_stride and aspp_channels is not None and separable is not None and dropout is not None
+    given = {
+        "aspp_channels": aspp_channels,
+        "atrous_rates": atrous_rates,
+        "separable": separable,
+        "dropout": dropout,
+    }
+    require_whole(given, "aspp_channels", least=0 if version in _SUMMED else 1)
+    require_switch(given, "separable")
+    require_share(given, "dropout")
     if atrous_rates is None:
         at_8 = _SUMMED.get(version, (12, 24, 36))
         atrous_rates = [rate * 8 // output_stride for rate in at_8]
+    else:
+        require_list(given, "atrous_rates", whole=True, auto=False)
     if version in _SUMMED and separable:
         raise ModelError(
             f"separable is true, and DeepLab {version} has no separable convolutions",
             "set separable to null, or version to v3 or v3+",
+            "separable",
         )
     trunk = build_encoder(encoder, in_channels, weights, output_stride)
     if version not in _SUMMED:
@@ -103,7 +115,11 @@ def resolved(keywords: Mapping[str, Any]) -> dict[str, Any]:
 
     V1 and v2 have output stride 8, dropout 0.5, and with VGG 1024 channels in fc6 and fc7, as published; v3 and v3+
     output stride 16, dropout 0.1 and 128 channels, separable.
+
+    Raises:
+        ModelError: an unknown version.
     """
+    choose("version", keywords["version"], _VERSIONS)
     is_summed, is_vgg = keywords["version"] in _SUMMED, str(keywords["encoder"]).startswith("vgg")
     of_version = {
         "output_stride": 8 if is_summed else 16,

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from segcore.models.base.encoders import build_encoder, require_encoder
+from segcore.models.base.keywords import require_share, require_whole
 from segcore.models.base.model import choose, upsample
 from segcore.models.base.pretrained import load_encoder_weights
 from segcore.models.base.semantic import SemanticModel
@@ -55,6 +56,8 @@ def build(
     require_encoder(encoder)
     if fc_channels is None:
         fc_channels = 4096 if encoder.startswith("vgg") else 0
+    require_whole({"fc_channels": fc_channels}, "fc_channels", least=0)
+    require_share({"dropout": dropout}, "dropout")
     model = FCN(in_channels, num_classes, encoder, weights, output_stride, variant, fc_channels, dropout)
     if encoder.startswith("vgg") and fc_channels == 4096:
         model.load_fully_connected(load_encoder_weights(encoder, weights))

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from segcore.errors import ModelError
 from segcore.models.base.encoders import Encoder, build_encoder, require_encoder
+from segcore.models.base.keywords import require_list, require_number, require_switch, require_whole
 from segcore.models.base.model import NORMS, choose, conv_bn_relu, upsample
 from segcore.models.base.semantic import SemanticModel
 
@@ -65,11 +66,22 @@ def build(
     require_encoder(encoder, others=("plain",))
     choose("upsampling", upsampling, ("transposed", "bilinear", "nearest"))
     choose("norm", norm, NORMS)
-    choose("deep_supervision", deep_supervision, (True, False))
-    if not isinstance(score_gain, int | float) or not 0 < score_gain <= _LARGEST_GAIN:
-        raise ModelError(f"score_gain is {score_gain!r}", f"give a number above 0, at most {_LARGEST_GAIN}")
+    given = {
+        "width": width,
+        "decoder_channels": decoder_channels,
+        "full_resolution": full_resolution,
+        "score_gain": score_gain,
+        "deep_supervision": deep_supervision,
+    }
+    require_whole(given, "width")
+    require_switch(given, "full_resolution", "deep_supervision")
+    require_number(given, "score_gain", above=0, largest=_LARGEST_GAIN)
+    if decoder_channels is not None:
+        require_list(given, "decoder_channels", whole=True, auto=False)
     if encoder == "plain" and weights != "none":
-        raise ModelError(f'no weights {weights!r} for U-Net\'s encoder "plain"', 'set weights to "none"')
+        raise ModelError(
+            f'no weights {weights!r} for U-Net\'s encoder "plain"', 'set weights to "none"', "weights"
+        )
     contracting = (
         plain_encoder(in_channels, width, norm)
         if encoder == "plain"
@@ -81,6 +93,7 @@ def build(
         raise ModelError(
             f"decoder_channels {list(decoder_channels)} does not fit encoder {encoder}",
             f"give {len(contracting.channels) - 1} values, coarsest first",
+            "decoder_channels",
         )
     model = UNet(in_channels, num_classes, contracting, decoder_channels, upsampling, full_resolution, norm)
     model.score_gain = score_gain
@@ -94,7 +107,13 @@ def resolved(keywords: Mapping[str, Any]) -> dict[str, Any]:
 
     A training compares them with those of the champion that it starts from.
     """
-    return {key: value for key, value in keywords.items() if key not in _ADDED or value != _ADDED[key]}
+
+    def is_default(key: str, value: Any) -> bool:
+        # true is no number
+        default = _ADDED.get(key)
+        return key in _ADDED and value == default and isinstance(value, bool) == isinstance(default, bool)
+
+    return {key: value for key, value in keywords.items() if not is_default(key, value)}
 
 
 def double_conv(in_channels: int, out_channels: int, norm: str = "batch") -> nn.Sequential:

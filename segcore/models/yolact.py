@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from segcore.models.base.encoders import Encoder, build_encoder
 from segcore.models.base.instance import InstanceModel, Outputs, Truth
-from segcore.models.base.keywords import HIGHEST_RATIO, require_list, require_whole
+from segcore.models.base.keywords import HIGHEST_RATIO, require_list, require_switch, require_whole
 from segcore.models.base.model import choose
 from segcore.models.base.object_sizes import ObjectSizes, usable_ratio
 from segcore.models.instance.anchor_head import AnchorHead
@@ -108,7 +108,7 @@ def fit(keywords: Mapping[str, Any], sizes: ObjectSizes) -> dict[str, Any]:
     require_whole(fitted, "candidates", auto=True)
     require_list(fitted, "anchors", most=5, ascending=True)
     require_list(fitted, "ratios", 1 / HIGHEST_RATIO, HIGHEST_RATIO)
-    choose("mask_iou", fitted["mask_iou"], (False, True))
+    require_switch(fitted, "mask_iou")
     # between the smallest and the lower quartile
     small, large = (sizes.sides[0] * sizes.sides[1]) ** 0.5, sizes.sides[-1]
     if fitted["finest"] == "auto":

@@ -9,6 +9,10 @@ from segcore.params.folds import fill
 if TYPE_CHECKING:
     from segcore.params.root import Params
 
+# settings of semantic networks alone, and the values with which they do nothing
+_SEMANTIC = ("loss", "class_weights", "postprocess")
+_UNUSED = {"class_weights": "none", "postprocess": "none"}
+
 
 def check(p: "Params") -> None:
     """Check that settings of different sections agree.
@@ -49,6 +53,27 @@ def _instance_networks_have_objects(p: "Params") -> None:
             f"evaluate.flips: true is not possible with {found[0]}, because objects of mirror images cannot be "
             "averaged: set it to false"
         )
+
+
+def _semantic_settings_have_semantic_networks(p: "Params") -> None:
+    instance = [name for name in p.architectures if name in instance_networks()]
+    for name in instance:
+        for key in _SEMANTIC:
+            value = p.train.get(name, {}).get(key)
+            if value not in (None, _UNUSED.get(key)):
+                raise ValueError(
+                    f"train.{name}.{key}: {value} is for semantic networks, and {name} is an instance network: "
+                    "remove it, or set it to null"
+                )
+    if len(instance) < len(p.architectures):
+        return
+    for key, unused in _UNUSED.items():
+        value = p.train.get("common", {}).get(key, unused)
+        if value != unused:
+            raise ValueError(
+                f"train.common.{key}: {value} is for semantic networks, and architectures has none: "
+                f"set it to {unused}, or add one of {', '.join(semantic_networks())}"
+            )
 
 
 def _ensembles_have_several_networks(p: "Params") -> None:
@@ -115,6 +140,7 @@ _CHECKS = (
     _spacing_is_of_whole_classes,
     _seeds_fill_the_folds,
     _instance_networks_have_objects,
+    _semantic_settings_have_semantic_networks,
     _ensembles_have_several_networks,
     _metric_has_objects,
     _floors_are_of_classes_or_slices,

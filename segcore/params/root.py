@@ -181,15 +181,20 @@ class Params(Section):
         Raises:
             ParamsError: an unknown or mistyped key.
         """
+        merged = merge(self.train.get("common", {}), self._own(name))
+        return _validated(
+            TrainSettings, merged, f"train.{name}", lambda location: self.section_of(name, location)
+        )
+
+    def section_of(self, name: str, location: Location) -> str:
+        """`train.<name>` if the architecture's own section has a setting, else `train.common`."""
+        return f"train.{name}" if _has(self._own(name), location) else "train.common"
+
+    def _own(self, name: str) -> dict[str, Any]:
+        """Settings of `train.<name>`, without those that are null and therefore as in `train.common`."""
         fields = TrainSettings.model_fields
         inherited = {key for key in fields if type(None) not in get_args(fields[key].annotation)}
-        own = {k: v for k, v in self.train.get(name, {}).items() if v is not None or k not in inherited}
-        merged = merge(self.train.get("common", {}), own)
-
-        def section(location: Location) -> str:
-            return f"train.{name}" if _has(own, location) else "train.common"
-
-        return _validated(TrainSettings, merged, f"train.{name}", section)
+        return {k: v for k, v in self.train.get(name, {}).items() if v is not None or k not in inherited}
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

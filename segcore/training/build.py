@@ -1,6 +1,6 @@
 """An untrained model, ready for the training loop."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 
 from segcore.data.prepared import PreparedData
-from segcore.errors import DataError
+from segcore.errors import DataError, ModelError, ParamsError
 from segcore.models.base.factory import build_model, check_keywords, defaults, fitted, kind
 from segcore.models.base.model import SegmentationModel
 from segcore.models.base.object_sizes import QUANTILES, ObjectSizes
@@ -16,6 +16,9 @@ from segcore.models.base.pretrained import imagenet_normalization
 from segcore.models.base.semantic import SemanticModel
 from segcore.params import TrainSettings
 from segcore.training.losses import build_loss
+
+# whether a network can be built does not depend on it
+_USUAL_BANDS = 3
 
 
 def class_weights(settings: TrainSettings, data: PreparedData) -> list[float] | None:
@@ -74,12 +77,7 @@ def new_model(
     torch.manual_seed(seed)
     # here, because names of `build_model` itself, such as magnify, are none
     check_keywords(architecture, settings.model)
-    keywords = {
-        "encoder": settings.encoder,
-        "weights": settings.weights,
-        "magnify": settings.magnify,
-        **settings.model,
-    }
+    keywords = _keywords(settings)
     if kind(architecture) == "instance":
         keywords = _for_objects(architecture, keywords, settings, data, known or {})
     else:
@@ -98,6 +96,44 @@ def new_model(
         by_class.append(max(by_class))
     model.criterion = build_loss(settings.loss, by_class, soft=bool(data.annotators))
     return model
+
+
+def check_network(
+    architecture: str, settings: TrainSettings, num_classes: int, foreground: Sequence[int]
+) -> None:
+    """Check that `new_model` can build a network of these settings, without memory, data or downloads.
+
+    Args:
+        architecture: name.
+        settings: of the training.
+        num_classes: classes of the data.
+        foreground: indices of the classes that have objects.
+
+    Raises:
+        ModelError: a keyword, the encoder, its weights or the loss are impossible.
+    """
+    check_keywords(architecture, settings.model)
+    keywords = _keywords(settings)
+    if kind(architecture) == "instance":
+        keywords["foreground"] = foreground
+    else:
+        try:
+            build_loss(settings.loss)
+        except ParamsError as error:
+            raise ModelError(error.what, error.remedy, "loss") from error
+    # its tensors have shapes and no values
+    with torch.device("meta"):
+        build_model(architecture, _USUAL_BANDS, num_classes, **keywords)
+
+
+def _keywords(settings: TrainSettings) -> dict[str, Any]:
+    """Those of `build_model` that the settings have."""
+    return {
+        "encoder": settings.encoder,
+        "weights": settings.weights,
+        "magnify": settings.magnify,
+        **settings.model,
+    }
 
 
 def _for_objects(

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 VARIABLE = "SEGFLOW_FORKSERVER"
-STAGES = ("ingest", "prepare", "train", "evaluate", "compare", "report")
+# and `complete`, which checks the networks before the first of them
+STAGES = ("complete", "ingest", "prepare", "train", "evaluate", "compare", "report")
 # first answer of the server: the fork has started; the second answer is its exit status
 STARTED = b"B"
 _PR_SET_PDEATHSIG = 1

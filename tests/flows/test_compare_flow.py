@@ -193,3 +193,15 @@ def test_a_changed_setting_of_unet_reruns_only_what_depends_on_it(compared: Path
         "the cached training keeps its run"
     )
     assert len(workspaces.runs(compared, "comparison")) == 2
+
+
+def test_a_network_that_cannot_be_built_stops_the_flow_before_its_first_stage(
+    tmp_path: Path, server: str
+) -> None:
+    folder = project(tmp_path / "project")
+    (folder / "params.yaml").write_text(PARAMS.replace("encoder: ", "encoder: timm-", 1))
+    status, output = workspaces.flow(folder, PREFECT_API_URL=server)
+    assert status == 1 and "Traceback" not in output
+    assert re.search(r"Error: params\.yaml: train\.common\.encoder: encoder 'timm-\w+' is unknown", output)
+    assert "choose one of mobilenet_v2" in output
+    assert not (folder / "data/ingested").exists()

@@ -130,6 +130,21 @@ def test_wrong_params_are_reported_before_anything_starts(first: Path) -> None:
     assert status == 1 and "inboxx" in output and "Remedy:" in output and "Traceback" not in output
 
 
+def test_a_network_that_cannot_be_built_stops_a_round_before_the_inbox_changes(
+    after_first_round: Path, tmp_path: Path, server: str
+) -> None:
+    folder = retraining.copy(after_first_round, tmp_path / "project")
+    retraining.edit(folder, train={"unet": {"model": {"norm": "layer"}}})
+    retraining.arrive(folder, ["n1", "n2"], seed=300)
+    arrived = sorted((folder / "data/inbox").rglob("*.png"))
+    status, output = retraining.retrain(folder, PREFECT_API_URL=server)
+    assert status == 1 and "Traceback" not in output
+    assert "Error: params.yaml: train.unet.model.norm: norm 'layer' is unknown" in output
+    assert sorted((folder / "data/inbox").rglob("*.png")) == arrived
+    status, output = retraining.retrain(folder, "--dry-run", PREFECT_API_URL=server)
+    assert status == 1 and "train.unet.model.norm: norm 'layer' is unknown" in output
+
+
 def test_without_git_a_batch_is_received_and_versioned_by_dvc(
     after_first_round: Path, tmp_path: Path
 ) -> None:

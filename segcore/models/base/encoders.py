@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from segcore.errors import ModelError
 from segcore.models.base import efficientnet_lite
+from segcore.models.base.keywords import of_keyword
 from segcore.models.base.model import choose
 from segcore.models.base.pretrained import apply_encoder_weights, load_encoder_weights
 
@@ -65,6 +66,7 @@ def require_encoder(name: Any, others: tuple[str, ...] = ()) -> None:
             "encoder 'plain' is for U-Net alone",
             f"set train.common.encoder, or encoder in the section of this network, to one of {', '.join(ENCODERS)}; "
             "U-Net keeps its own by train.unet.encoder",
+            "encoder",
         )
     if not (isinstance(name, str) and name.startswith(TIMM)):
         choose("encoder", name, (*others, *ENCODERS, f"{TIMM}NAME"))
@@ -93,9 +95,10 @@ def build_encoder(name: str, in_channels: int, weights: str = "none", output_str
     if name.startswith(TIMM):
         return _of_timm(name, in_channels, weights, output_stride)
     trunk = _trunk(name)
-    state = load_encoder_weights(name, weights)
-    if state is not None:
-        apply_encoder_weights(trunk, state, weights)
+    with of_keyword("weights"):
+        state = load_encoder_weights(name, weights)
+        if state is not None:
+            apply_encoder_weights(trunk, state, weights)
     if in_channels != 3:
         _adapt_first_convolution(trunk, in_channels, pretrained=state is not None)
     return _cut(name, trunk, output_stride)
@@ -105,10 +108,12 @@ def _of_timm(name: str, in_channels: int, weights: str, output_stride: int) -> E
     # imported here: an optional package
     from segcore.models.base import timm_encoder
 
-    encoder = timm_encoder.build(name, in_channels, output_stride)
-    state = load_encoder_weights(name, weights)
-    if state is not None:
-        apply_encoder_weights(encoder, timm_encoder.with_own_keys(encoder, state, in_channels), weights)
+    with of_keyword("encoder"):
+        encoder = timm_encoder.build(name, in_channels, output_stride)
+    with of_keyword("weights"):
+        state = load_encoder_weights(name, weights)
+        if state is not None:
+            apply_encoder_weights(encoder, timm_encoder.with_own_keys(encoder, state, in_channels), weights)
     return encoder
 
 

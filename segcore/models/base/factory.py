@@ -58,7 +58,7 @@ def check_keywords(name: str, keywords: Iterable[str]) -> None:
     known = defaults(name)
     for unknown in sorted(set(keywords) - known.keys()):
         raise ModelError(
-            f"architecture {name} has no keyword {unknown!r}", f"choose among {', '.join(known)}"
+            f"architecture {name} has no keyword {unknown!r}", f"choose among {', '.join(known)}", unknown
         )
 
 
@@ -85,7 +85,7 @@ def fitted(name: str, keywords: Mapping[str, Any], sizes: ObjectSizes) -> dict[s
     try:
         found: dict[str, Any] = _module(name).fit({**defaults(name), **keywords}, sizes)
     except ModelError as error:
-        raise ModelError(f"{name}: {error.what}", error.remedy) from error
+        raise ModelError(f"{name}: {error.what}", error.remedy, error.key) from error
     return found
 
 

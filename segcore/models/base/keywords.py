@@ -1,6 +1,7 @@
-"""Checks of keywords of architectures, which come from params.yaml."""
+"""Checks of keywords of architectures by type and range; they come from params.yaml."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
@@ -24,7 +25,9 @@ def require_whole(keywords: Mapping[str, Any], *names: str, least: int = 1, auto
         is_whole = isinstance(value, int) and not isinstance(value, bool) and least <= value <= LARGEST
         if not is_whole and not (auto and value == AUTO):
             raise ModelError(
-                f"{name} is {value!r}", f"give a whole number from {least} to {LARGEST}{_or_auto(auto)}"
+                f"{name} is {value!r}",
+                f"give a whole number from {least} to {LARGEST}{_or_auto(auto)}",
+                name,
             )
 
 
@@ -36,7 +39,18 @@ def require_share(keywords: Mapping[str, Any], *names: str) -> None:
     """
     for name in names:
         if not _is_number(keywords[name]) or not 0 <= keywords[name] <= 1:
-            raise ModelError(f"{name} is {keywords[name]!r}", "give a number from 0 to 1")
+            raise ModelError(f"{name} is {keywords[name]!r}", "give a number from 0 to 1", name)
+
+
+def require_number(keywords: Mapping[str, Any], name: str, above: float, largest: float) -> None:
+    """Check that a keyword is a number above one limit, and at most another.
+
+    Raises:
+        ModelError: it is not.
+    """
+    value = keywords[name]
+    if not _is_number(value) or not above < value <= largest:
+        raise ModelError(f"{name} is {value!r}", f"give a number above {above:g}, at most {largest:g}", name)
 
 
 def require_list(
@@ -47,8 +61,10 @@ def require_list(
     *,
     most: int | None = None,
     ascending: bool = False,
+    whole: bool = False,
+    auto: bool = True,
 ) -> None:
-    """Check that a keyword is "auto", or a list of numbers.
+    """Check that a keyword is a list of numbers, or "auto" if allowed.
 
     Args:
         keywords: of an architecture.
@@ -57,26 +73,32 @@ def require_list(
         largest: limit of the numbers, included.
         most: largest number of values; None: any.
         ascending: whether each value has to be larger than the one before.
+        whole: whether the numbers have to be whole.
+        auto: whether it may be "auto".
 
     Raises:
         ModelError: it is not.
     """
     value = keywords[name]
-    if value == AUTO:
+    if auto and value == AUTO:
         return
     if (
         not _is_list(value)
         or not value
         or not all(_is_number(v) and least <= v <= largest for v in value)
+        or (whole and not all(isinstance(v, int) for v in value))
         or (ascending and any(b <= a for a, b in pairwise(value)))
     ):
         order = ", each larger than the one before" if ascending else ""
         raise ModelError(
             f"{name} is {value!r}",
-            f"give a list of numbers from {least:g} to {largest:g}{order}{_or_auto(True)}",
+            f"give a list of {'whole ' if whole else ''}numbers from {least:g} to {largest:g}{order}{_or_auto(auto)}",
+            name,
         )
     if most is not None and len(value) > most:
-        raise ModelError(f"{name} has {len(value)} values", f"give at most {most}, one per level, or {AUTO}")
+        raise ModelError(
+            f"{name} has {len(value)} values", f"give at most {most}, one per level, or {AUTO}", name
+        )
 
 
 def require_pairs(keywords: Mapping[str, Any], *names: str) -> None:
@@ -92,7 +114,29 @@ def require_pairs(keywords: Mapping[str, Any], *names: str) -> None:
                 f"{name} is {value!r}",
                 f"give pairs of a smallest and a largest value, above 0 and up to {LARGEST}, such as "
                 f"[[1, 48], [24, {LARGEST}]]{_or_auto(True)}",
+                name,
             )
+
+
+def require_switch(keywords: Mapping[str, Any], *names: str) -> None:
+    """Check that keywords are true or false; 1 and 0 are not.
+
+    Raises:
+        ModelError: one is not.
+    """
+    for name in names:
+        if not isinstance(keywords[name], bool):
+            raise ModelError(f"{name} is {keywords[name]!r}", "give true or false", name)
+
+
+@contextmanager
+def of_keyword(name: str) -> Iterator[None]:
+    """Errors of the block that name no keyword are of this one."""
+    try:
+        yield
+    except ModelError as error:
+        error.key = error.key or name
+        raise
 
 
 def _is_pair(value: Any) -> bool:

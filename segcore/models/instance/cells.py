@@ -46,6 +46,7 @@ def levels(
         raise ModelError(
             f"cells {list(cells)} are impossible",
             "give powers of two, each twice the one before, the first from 4 to 64",
+            "cells",
         )
     if isinstance(ranges, str):
         low = [round((first if cells[0] == finest else 1.5 * cells[0]) * 2**k) for k in range(len(cells))]
@@ -54,6 +55,7 @@ def levels(
         raise ModelError(
             f"ranges {list(ranges)} do not fit {len(cells)} levels",
             "give for each of the cells the smallest and the largest object",
+            "ranges",
         )
     return list(cells), [list(pair) for pair in ranges]
 

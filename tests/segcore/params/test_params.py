@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -281,3 +282,36 @@ def test_a_file_without_a_tolerance_of_surfaces_has_the_default_and_a_wrong_one_
 )
 def test_touching_may_be_set_where_objects_are_used(data):
     assert params_for(".", data={**data, "touching": True}).data.touching
+
+
+@pytest.mark.parametrize(
+    ("architectures", "train", "text"),
+    [
+        (
+            ["mask_rcnn"],
+            {"common": {"postprocess": "crf"}},
+            r"train\.common\.postprocess: crf is for semantic",
+        ),
+        (["yolact", "solo"], {"common": {"postprocess": "auto"}}, r"train\.common\.postprocess: auto .*unet"),
+        (["solo"], {"common": {"class_weights": "balanced"}}, r"train\.common\.class_weights: balanced"),
+        (
+            ["unet", "solo"],
+            {"solo": {"postprocess": "crf"}},
+            r"train\.solo\.postprocess: crf .*set it to null",
+        ),
+        (["unet", "yolact"], {"yolact": {"loss": "focal"}}, r"train\.yolact\.loss: focal is for semantic"),
+    ],
+)
+def test_settings_of_semantic_networks_need_one(
+    architectures: list[str], train: dict[str, Any], text: str
+) -> None:
+    of_objects = {"data": {"instances": "components"}, "compare": {"metric": "f1_50"}}
+    with pytest.raises(ValueError, match=text):
+        params_for("source", architectures=architectures, train=train, **of_objects)
+
+
+def test_settings_of_semantic_networks_in_common_do_not_concern_instance_networks_beside_them() -> None:
+    of_objects = {"data": {"instances": "components"}, "compare": {"metric": "f1_50"}}
+    common = {"postprocess": "crf", "class_weights": "balanced", "loss": "focal"}
+    own = {"postprocess": "none", "loss": None}
+    params_for("source", architectures=["unet", "solo"], train={"common": common, "solo": own}, **of_objects)
